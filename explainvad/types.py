@@ -180,6 +180,8 @@ class Verdict:
     scorer_p_values: Mapping[str, float]
     gates: tuple[GateResult, ...]
     reasons: tuple[str, ...]
+    defect_p_value: float | None = None  # rank among labelled defects; None without them
+    beta: float | None = None  # P(ACCEPT | defect like the labelled ones) <= beta
 
     def __post_init__(self) -> None:
         _require(self.decision is not Decision.NOT_INSPECTED, "a verdict needs an inspected image")
@@ -334,7 +336,7 @@ class LotInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Interval:
-    """An estimate with its exact (Clopper-Pearson) confidence interval."""
+    """An estimate with its confidence interval: Clopper-Pearson for rates, bootstrap for metrics."""
 
     estimate: float
     lower: float
@@ -373,6 +375,8 @@ class CalibrationFacts:
     pixel_threshold: float  # P(any pixel above | normal) <= alpha
     cluster_threshold: float  # where regions are cut out; fixed before CAL
     gamma: float  # level of each deferral rule (epistemic, acquisition)
+    n_def: int = 0  # labelled defects; without them nothing is ever accepted
+    beta: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -442,9 +446,7 @@ class LotReport:
         Raises :class:`explainvad.errors.RenderError` when a format cannot be produced.
         """
         if self.renderer is None:
-            raise NotFittedError(
-                "this report has no renderer: read it with Inspector.analyze or explainvad render"
-            )
+            raise NotFittedError("this report has no renderer: read it with Inspector.analyze or explainvad render")
         return self.renderer.render(self, Path(out) if out is not None else self.run_dir, formats)
 
 

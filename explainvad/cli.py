@@ -1,0 +1,307 @@
+"""The command line. Heavy modules are imported inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from explainvad.errors import ExplainVADError, UsageError
+
+if TYPE_CHECKING:
+    from explainvad.config import InspectionConfig
+    from explainvad.pipeline import Inspector, Progress
+    from explainvad.types import LotReport
+
+EXIT_FOUND = 1
+EXIT_NOT_INSPECTED = 3
+EXIT_INTEGRITY = 4
+FORMATS = "pdf,html,csv,json"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="From a folder of product images to an audit report: anomaly detection with p-values, regions and words.",
+    epilog="Exit codes: 0 finished; 1 findings, with --fail-on; 2 wrong usage or configuration; 3 finished, but some "
+    "images could not be inspected; 4 integrity failure.",
+)
+
+
+class FailOn(StrEnum):
+    """What --fail-on turns into exit code 1."""
+
+    reject = "reject"
+    defer = "defer"
+
+
+Lot = Annotated[Path, typer.Argument(help="Folder of images; sub-folders are walked.", show_default=False)]
+RunDir = Annotated[Path, typer.Argument(help="Folder that analyze wrote.", show_default=False)]
+Config = Annotated[Path | None, typer.Option("--config", help="Settings in TOML.", show_default=False)]
+Formats = Annotated[str, typer.Option("--formats", help="Comma-separated, of pdf, html, csv and json.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        help="Which images show one part: a regular expression on file names, or a CSV with the columns file,group. "
+        "Parts, not files, are dealt to the splits.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for images, model and report.")] = Path("demo"),
+) -> None:
+    """Make a demonstration lot, fit a model, inspect the lot and write its report."""
+    from explainvad.demo import make_demo
+    from explainvad.pipeline import Inspector
+
+    with progress() as step:
+        folders = make_demo(out, progress=lambda done, of: step("photographing the demonstration part", done, of))
+        model = out / "flange.evad"
+        if not model.exists():
+            Inspector.fit(folders.reference, progress=step).save(model)
+        report = Inspector.load(model).analyze(folders.lot, out / "report", progress=step)
+    _render(report, FORMATS)
+    _summary(report)
+
+
+@app.command()
+def fit(
+    reference: Annotated[list[Path], typer.Argument(help="Folders or files of normal images.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="Model to write, NAME.evad.", show_default=False)],
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Ensemble of scorers; embedded needs no weights.")
+    ] = None,
+    config: Config = None,
+    defects: Annotated[
+        Path | None,
+        typer.Option("--defects", help="Folder of labelled defects: makes ACCEPT possible.", show_default=False),
+    ] = None,
+    group: Group = None,
+    alpha: Annotated[float | None, typer.Option("--alpha", help="Most normal images rejected, as a share.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of splits, training and masks.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Fit a model on images of normal parts."""
+    settings = _config(config, profile=profile, alpha=alpha, seed=seed, device=device)
+    if out.suffix != ".evad":
+        raise UsageError(f"--out expects a name that ends in .evad, got {out.name}: use {out.name}.evad")
+    from explainvad.pipeline import Inspector
+
+    with progress() as step:
+        inspector = Inspector.fit(reference, config=settings, defects=defects, group=group, progress=step)
+    inspector.save(out)
+    typer.echo(f"model   {out}")
+    _describe(inspector)
+
+
+@app.command()
+def analyze(
+    lot: Lot,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Model to inspect with; found by itself when there is one.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; reports/LOT when not given.", show_default=False)
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help="Level of the decision; the model's when not given.")
+    ] = None,
+    formats: Formats = FORMATS,
+    fail_on: Annotated[
+        FailOn | None, typer.Option("--fail-on", help="Exit with 1 on a rejected (or also deferred) item.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Inspect a lot and write its report. A run that was cut short is resumed by the same command."""
+    from explainvad.bundle import find_model
+    from explainvad.config import FILE_NAME, load_config
+
+    if not lot.is_dir():
+        raise UsageError(f"expected a folder of images, got {lot}: name the lot's folder")
+    found = next((f / FILE_NAME for f in (lot.absolute(), *lot.absolute().parents) if (f / FILE_NAME).is_file()), None)
+    settings = load_config(found) if found else None
+    levels = (
+        settings.model_dump(include=settings.model_fields_set & {"alpha", "beta", "gamma", "q", "prior"})
+        if settings
+        else {}
+    )
+    if alpha is not None:
+        levels["alpha"] = alpha
+    path = find_model(lot, model or (settings.model if settings else None))
+    from explainvad.pipeline import Inspector
+
+    with progress() as step:
+        report = Inspector.load(path, device).analyze(lot, out, progress=step, **levels)
+    _render(report, formats)
+    _summary(report)
+    counts = report.statistics.counts
+    if fail_on and (counts["REJECT"] or (fail_on is FailOn.defer and counts["DEFER"])):
+        raise typer.Exit(EXIT_FOUND)
+    if counts["NOT_INSPECTED"]:
+        raise typer.Exit(EXIT_NOT_INSPECTED)
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            help="Labelled folder: good/, <defect>/, ground_truth/<defect>/; or MVTec AD's layout.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.", show_default=False)],
+    model: Annotated[Path | None, typer.Option("--model", help="Model to evaluate.", show_default=False)] = None,
+    profile: Annotated[
+        str | None, typer.Option("--profile", help="Fit this profile first.", show_default=False)
+    ] = None,
+    config: Config = None,
+    group: Group = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model on labelled images: AUROC, AUPRO, decisions by defect type."""
+    from explainvad.evaluation.evaluate import evaluate_dataset
+
+    settings = _config(config, profile=profile, device=device)
+    with progress() as step:
+        result = evaluate_dataset(dataset, out, model=model, config=settings, group=group, progress=step)
+    typer.echo(result.table())
+
+
+@app.command()
+def render(run_dir: RunDir, formats: Formats = FORMATS) -> None:
+    """Write the report files of a finished run again, from its record alone."""
+    from explainvad.record.run import read_report
+    from explainvad.report.render import ReportRenderer
+
+    _render(read_report(run_dir, ReportRenderer()), formats)
+
+
+@app.command()
+def verify(
+    run_dir: RunDir,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="Head hash as printed in a trusted copy of the report.", show_default=False),
+    ] = None,
+) -> None:
+    """Prove that a run's record is what was written, or name what was altered."""
+    from explainvad.record.verify import verify_run
+
+    verification = verify_run(run_dir, expected_head=head)
+    for problem in verification.problems:
+        typer.echo(f"ALTERED  {problem}", err=True)
+    for line in verification.checked:
+        typer.echo(f"checked  {line}")
+    if not verification.ok:
+        raise typer.Exit(EXIT_INTEGRITY)
+    typer.echo("The record is whole.")
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="A *.evad bundle.", show_default=False)],
+) -> None:
+    """Say what a model is: scorers, splits, calibration and limits. Verifies its files first."""
+    from explainvad.pipeline import Inspector
+
+    _describe(Inspector.load(model, "cpu"))
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose become one message and their exit code."""
+    try:
+        app()
+    except ExplainVADError as error:
+        typer.echo(f"explainvad: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("explainvad: stopped; the same command resumes an unfinished run", err=True)
+        sys.exit(130)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Progress bars with rate and time left on a terminal; silence elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    class Rate(TextColumn):
+        def __init__(self) -> None:
+            super().__init__("")
+
+        def render(self, task: Task) -> Any:
+            from rich.text import Text
+
+            return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
+
+    columns = (TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def step(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=of)
+            bars.update(tasks[what], completed=done)
+
+        yield step
+
+
+def _config(path: Path | None, **given: Any) -> InspectionConfig:
+    """Settings from a file, with what was given on the command line on top."""
+    from explainvad.config import InspectionConfig, load_config, parse_config
+
+    base = load_config(path) if path else InspectionConfig()
+    return parse_config({**base.model_dump(), **{k: v for k, v in given.items() if v is not None}}, "command line")
+
+
+def _render(report: LotReport, formats: str) -> None:
+    from explainvad.record.run import Run
+
+    paths = report.render(formats=[f.strip() for f in formats.split(",") if f.strip()])
+    with Run.reopen(report.run_dir) as run:
+        run.note_rendered(paths)
+    for path in paths:
+        typer.echo(f"{path.suffix[1:]:<5} {path}")
+
+
+def _summary(report: LotReport) -> None:
+    s = report.statistics
+    counts = ", ".join(f"{n} {name.lower().replace('_', ' ')}" for name, n in s.counts.items() if n)
+    typer.echo(f"lot {report.lot.lot_id}: {s.n_files} files: {counts}")
+
+
+def _describe(inspector: Inspector) -> None:
+    card = inspector.card()
+    c = card.calibration
+    typer.echo(f"id      {card.model_id}")
+    typer.echo(f"profile {card.profile}, seed {card.seed}, fitted {card.fitted_at} on images of {card.image_sizes}")
+    typer.echo(f"splits  FIT {c.n_fit}, NORM {c.n_norm}, CAL {c.n_cal}, DEF {c.n_def} ({c.grouping})")
+    typer.echo(
+        f"promise P(REJECT | normal) <= {c.alpha:g}; for this calibration set at most {c.conditional_alpha:.3f} "
+        f"with 95 % confidence; smallest p-value {c.smallest_p:.4f}"
+    )
+    for scorer in card.scorers:
+        facts = "; ".join(f"{k}: {v}" for k, v in scorer.facts.items())
+        typer.echo(f"scorer  {scorer.name} ({scorer.family}): {scorer.weights}. {facts}")
+    for line in (*card.fallbacks, *card.limits):
+        typer.echo(f"note    {line}")
+
+
+if __name__ == "__main__":
+    main()

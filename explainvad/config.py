@@ -1,0 +1,72 @@
+"""Settings of a fit and of an inspection, from TOML. An unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from explainvad.errors import ConfigError
+
+FILE_NAME = "explainvad.toml"
+
+
+class DetectionConfig(BaseModel):
+    """``[detection]``: how the scorers of the embedded profile are trained. Changing it means fitting anew."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    resolution: int = Field(default=256, ge=64, le=1024, description="longer side of the working frame, px")
+    steps: int = Field(default=1200, ge=1, le=100_000, description="training steps of the autoencoder")
+    batch: int = Field(default=16, ge=1, le=256, description="crops in a training step")
+    bank_rows: int = Field(default=4000, ge=16, le=200_000, description="most rows of the memory bank")
+
+
+class InspectionConfig(BaseModel):
+    """All settings. ``alpha``, ``gamma`` and ``q`` are levels of guarantees, in (0, 1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Path | None = Field(default=None, description="bundle to inspect with, relative to this file")
+    profile: Literal["embedded"] = "embedded"
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="most normal images rejected, as a share")
+    beta: float = Field(default=0.10, gt=0, lt=1, description="most defects accepted, where defects were labelled")
+    gamma: float = Field(default=0.02, gt=0, lt=1, description="level of each deferral rule")
+    q: float = Field(default=0.10, gt=0, lt=1, description="false discovery rate of the lot's list")
+    prior: float = Field(default=0.05, gt=0, lt=1, description="defect rate assumed for the probability bound")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    device: str = "auto"
+    detection: DetectionConfig = DetectionConfig()
+
+
+def load_config(path: Path) -> InspectionConfig:
+    """Read a TOML file. ``model`` becomes absolute, relative to the file. Raises ConfigError."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path.name}: expected a readable TOML file, got: {error}") from error
+    config = parse_config(raw, path.name)
+    if config.model is not None:
+        config = config.model_copy(update={"model": (path.parent / config.model).resolve()})
+    return config
+
+
+def parse_config(raw: dict[str, object], origin: str) -> InspectionConfig:
+    """Validate settings; ``origin`` names them in errors. Raises ConfigError with one line per fault."""
+    try:
+        return InspectionConfig.model_validate(raw)
+    except ValidationError as error:
+        faults = [_explain(fault["loc"], fault["type"], fault["msg"], fault["input"]) for fault in error.errors()]
+        raise ConfigError("\n".join(f"{origin}: {fault}" for fault in faults)) from error
+
+
+def _explain(location: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
+    key = ".".join(str(part) for part in location)
+    if kind != "extra_forbidden":
+        return f"{key} = {value!r}: {message}"
+    known = list(DetectionConfig.model_fields if len(location) > 1 else InspectionConfig.model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
+    return f"unknown key {key}; the nearest known one is {near[0]} (known here: {', '.join(known)})"

@@ -1,0 +1,79 @@
+"""The scorers of a profile, fitted and asked together; what they share, they compute once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from explainvad.detection.backbones import AutoencoderTokens
+from explainvad.detection.memory_bank import MemoryBank
+from explainvad.detection.reconstruction.masked import MaskedReconstruction
+from explainvad.types import ImageScore, InspectionImage, ScorerCard
+
+Progress = Callable[[str, int, int], None]
+
+# What the profile lacks of the full ensemble; every line is printed in the report
+MISSING = {
+    "embedded": (
+        "CLIP scorer: not used, the embedded profile has no weights for it",
+        "pretrained backbone: not used, features come from the autoencoder trained on the reference images",
+        "SAM refinement: not used, regions are cut by the calibrated threshold",
+        "language model: not used, sentences are written from measured facts",
+    )
+}
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` is the GPU where there is one, else the CPU."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class EmbeddedEnsemble:
+    """Profile ``embedded``: masked reconstruction, and a memory bank on its encoder. Needs no weights."""
+
+    profile = "embedded"
+
+    def __init__(self, reconstruction: MaskedReconstruction, bank: MemoryBank) -> None:
+        self.reconstruction, self.bank = reconstruction, bank
+
+    @classmethod
+    def build(
+        cls, *, resolution: int, steps: int, batch: int, bank_rows: int, device: str, progress: Progress | None = None
+    ) -> EmbeddedEnsemble:
+        """Unfitted scorers."""
+        reconstruction = MaskedReconstruction(
+            resolution, steps, batch, device=resolve_device(device), progress=progress
+        )
+        return cls(reconstruction, MemoryBank(AutoencoderTokens(reconstruction), rows=bank_rows))
+
+    def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
+        """Fit on the FIT images; the bank needs the reconstruction's encoder, so it comes second."""
+        self.reconstruction.fit(images, seed)
+        self.bank.fit(images, seed)
+
+    def score(self, image: InspectionImage) -> list[ImageScore]:
+        """Both scorers' scores of one image."""
+        return [*self.reconstruction.score([image]), *self.bank.score([image])]
+
+    def cards(self) -> tuple[ScorerCard, ...]:
+        """For the report's model card."""
+        return self.reconstruction.card(), self.bank.card()
+
+    def state(self) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, Any]]:
+        """Arrays and settings by scorer."""
+        states = {scorer.name: scorer.state() for scorer in (self.reconstruction, self.bank)}
+        return {n: arrays for n, (arrays, _) in states.items()}, {n: settings for n, (_, settings) in states.items()}
+
+    @classmethod
+    def restore(
+        cls, arrays: Mapping[str, dict[str, NDArray[Any]]], settings: Mapping[str, Any], device: str
+    ) -> EmbeddedEnsemble:
+        """Rebuild the fitted scorers."""
+        r, b = MaskedReconstruction.name, MemoryBank.name
+        reconstruction = MaskedReconstruction.restore(arrays[r], settings[r], resolve_device(device))
+        return cls(reconstruction, MemoryBank.restore(arrays[b], settings[b], AutoencoderTokens(reconstruction)))

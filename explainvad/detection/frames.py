@@ -1,0 +1,87 @@
+"""Between an image's own frame and the working frame of a network.
+
+The working frame keeps the aspect ratio (to within half a patch) and both its sides are multiples of the
+patch. An image is reduced until its longer side is ``resolution``, but never by more than ``MAX_REDUCTION``:
+a large image stays large, so that small defects survive, and is seen through overlapping windows instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from numpy.typing import NDArray
+from torch import Tensor
+
+MAX_REDUCTION = 4.0
+
+
+def working_size(height: int, width: int, resolution: int, patch: int) -> tuple[int, int]:
+    """Return (rows, columns) of the working frame in pixels, multiples of ``patch``.
+
+    The longer side is ``resolution``, or a quarter of the image's where that is more; images are never enlarged
+    beyond the rounding to patches.
+    """
+    longer = max(height, width)
+    scale = min(1.0, max(resolution / longer, 1.0 / MAX_REDUCTION))
+    rows, cols = (max(1, round(side * scale / patch)) * patch for side in (height, width))
+    return rows, cols
+
+
+def to_working(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """Resize uint8 (H, W, 3) to uint8 (3, rows, columns), antialiased."""
+    image = torch.tensor(pixels).permute(2, 0, 1)[None]
+    if tuple(image.shape[2:]) == size:
+        return image[0].contiguous()
+    # float on purpose: the uint8 kernels round differently on different processors
+    resized = F.interpolate(image.float(), size=size, mode="bilinear", antialias=True, align_corners=False)
+    return resized[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def windows(rows: int, cols: int, side: int, patch: int) -> Iterator[tuple[slice, slice]]:
+    """Cover a frame with windows of at most ``side`` px that overlap by a quarter or more, on patch borders."""
+
+    def starts(length: int) -> list[int]:
+        if length <= side:
+            return [0]
+        count = 1 + -(-(length - side) * 4 // (side * 3))
+        return [round(i * (length - side) / (count - 1) / patch) * patch for i in range(count)]
+
+    for top in starts(rows):
+        for left in starts(cols):
+            yield slice(top, min(rows, top + side)), slice(left, min(cols, left + side))
+
+
+def blend_weight(rows: int, cols: int) -> Tensor:
+    """Weight (rows, cols), in (0, 1], that falls towards the window's border, where context is missing."""
+
+    def ramp(length: int) -> Tensor:
+        position = (torch.arange(length) + 0.5) / length
+        return torch.minimum(position, 1 - position).clamp(0.02, 0.25) * 4
+
+    return ramp(rows)[:, None] * ramp(cols)[None, :]
+
+
+def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
+    """Blur (rows, cols) with a Gaussian cut off at 3 sigma; borders are reflected, so a constant stays one."""
+    radius = min(int(3 * sigma + 0.5), min(image.shape) - 1)
+    if sigma <= 0 or radius < 1:
+        return image
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(image)
+    padded = F.pad(image[None, None], (radius,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None, :])[0, 0]
+
+
+def to_frame(working_map: Tensor, height: int, width: int) -> NDArray[np.float32]:
+    """Bring a map from the working frame, or a patch grid over it, to the image's own frame: float32 (H, W)."""
+    full = F.interpolate(working_map[None, None], size=(height, width), mode="bilinear", align_corners=False)
+    return np.ascontiguousarray(full[0, 0].cpu().numpy(), dtype=np.float32)
+
+
+def top_mean(working_map: Tensor, share: float = 0.001) -> float:
+    """Mean of the largest ``share`` of a map's values (at least one): an image score that one pixel cannot make."""
+    flat = working_map.reshape(-1)
+    return float(flat.topk(max(1, round(flat.numel() * share))).values.mean())

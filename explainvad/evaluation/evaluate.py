@@ -1,0 +1,229 @@
+"""Run a model over a labelled data set and measure it. Nothing is fitted, scaled or thresholded on test images."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explainvad.config import InspectionConfig
+from explainvad.errors import StorageError, UnreadableImageError
+from explainvad.evaluation.datasets import LabelledDataset, load_dataset, read_mask
+from explainvad.evaluation.metrics import (
+    PixelMetrics,
+    bootstrap_interval,
+    image_aupr,
+    image_auroc,
+    iou,
+    region_hit,
+)
+from explainvad.lot import LotFile, display_name, read_image
+from explainvad.pipeline import Inspector, Progress
+from explainvad.types import Decision, ImageRecord, Interval
+from explainvad.uncertainty.lot_statistics import clopper_pearson
+from explainvad.uncertainty.splits import group_labels
+
+TEST_SHARE = 1 / 3  # of the good images of a flat data set, kept from fitting
+AUPRO_LIMITS = (0.30, 0.05)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """Results as plain values; :meth:`table` prints them. ``metrics.json`` holds ``results``."""
+
+    results: dict[str, Any]
+
+    def table(self) -> str:
+        """The figures as aligned text."""
+        r = self.results
+        lines = [
+            f"images      {r['n_good']} good, {r['n_defect']} defect, {len(r['not_inspected'])} not inspected; "
+            f"{r['fitted_on']}",
+            f"image AUROC {_interval(r['image_auroc'])}   AUPR {_interval(r['image_aupr'])}",
+            "per scorer  " + ", ".join(f"{n} AUROC {v:.3f}" for n, v in r["scorer_auroc"].items() if v is not None),
+        ]
+        pixel = r["pixel"]
+        if pixel["auroc"] is not None:
+            aupro = ", ".join(f"AUPRO({limit}) {value:.3f}" for limit, value in pixel["aupro"].items())
+            lines.append(f"pixel AUROC {pixel['auroc']:.3f}   {aupro}   ({pixel['n_regions']} defect regions)")
+        if r["unmasked_defects"]:
+            lines.append(f"no masks    {', '.join(r['unmasked_defects'])}: left out of the pixel metrics")
+        lines.append(
+            f"rejected    {_interval(r['good_reject_rate'])} of the good at alpha = {r['alpha']:g} "
+            f"({r['n_cal']} calibration images)"
+        )
+        lines.append(f"{'type':<24}{'n':>5}{'REJECT':>8}{'DEFER':>7}{'passed':>8}{'hit':>9}{'mean IoU':>10}")
+        for name, row in r["by_type"].items():
+            hit = f"{row['hits']}/{row['flagged_with_mask']}" if row["flagged_with_mask"] else "-"
+            overlap = f"{row['mean_iou']:.2f}" if row["mean_iou"] is not None else "-"
+            lines.append(
+                f"{name:<24}{row['n']:>5}{row['REJECT']:>8}{row['DEFER']:>7}{row['passed']:>8}{hit:>9}{overlap:>10}"
+            )
+        lines.append("hit: flagged images with a region that overlaps the true mask; passed: NOT_FLAGGED or ACCEPT")
+        return "\n".join(lines)
+
+
+def evaluate_dataset(
+    root: Path,
+    out: Path,
+    *,
+    model: Path | None = None,
+    config: InspectionConfig | None = None,
+    group: str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate a bundle, or fit one first on the data set's normal images, and write ``out/metrics.json``.
+
+    Without ``model`` the fit uses ``train/good``, or, in the flat layout, two thirds of the good images (whole
+    groups of ``group``); only the others are then tested. Raises LotError, ConfigError, StorageError.
+    """
+    dataset = load_dataset(root)
+    config = config or InspectionConfig()
+    fitting: Sequence[Path] = ()
+    if model is not None:
+        inspector, fitted_on = Inspector.load(model, config.device), f"fitted before ({model.name})"
+    else:
+        fitting = dataset.train or _for_fitting(dataset, group, config.seed)
+        inspector = Inspector.fit(fitting, config=config, group=group, progress=progress)
+        fitted_on = f"fitted on {len(fitting)} good images"
+    measured = _Measured()
+    used = set(fitting)
+    items = [item for item in dataset.items if item.path not in used]
+    for number, item in enumerate(items, start=1):
+        try:
+            image = read_image(LotFile(f"img-{number:05d}", item.file, item.path, root))
+        except UnreadableImageError as error:
+            measured.not_inspected.append(f"{item.file}: {error}")
+            continue
+        mask = read_mask(item.mask_path, (image.height, image.width)) if item.mask_path else None
+        if item.defect is None:
+            mask = np.zeros((image.height, image.width), dtype=np.bool_)
+        record, fused_map = inspector.inspect_with_map(image)
+        measured.add(item.defect, record, fused_map, mask)
+        if progress:
+            progress("evaluating", number, len(items))
+    evaluation = Evaluation(
+        {
+            "dataset": root.name,
+            "fitted_on": fitted_on,
+            "alpha": inspector.config.alpha,
+            "n_cal": inspector.calibrator.n,
+            "unmasked_defects": list(dataset.unmasked_defects),
+            **measured.results(inspector.config.seed),
+        }
+    )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "metrics.json").write_text(json.dumps(evaluation.results, indent=1, sort_keys=True) + "\n")
+        (out / "metrics.txt").write_text(evaluation.table() + "\n")
+    except OSError as error:
+        raise StorageError(f"the results could not be written to {out}: {error.strerror or error}") from error
+    return evaluation
+
+
+def _for_fitting(dataset: LabelledDataset, group: str | None, seed: int) -> list[Path]:
+    """Good images of a flat data set to fit on: whole groups, about two thirds of the images."""
+    good = [item.path for item in dataset.items if item.defect is None]
+    labels, _ = group_labels([display_name(path.name) for path in good], group)
+    names = sorted(set(labels))
+    order = np.random.default_rng(seed).permutation(len(names))
+    size = Counter(labels)
+    test: set[str] = set()
+    for i in order:
+        if sum(size[name] for name in test) >= TEST_SHARE * len(good):
+            break
+        test.add(names[int(i)])
+    return [path for path, label in zip(good, labels, strict=True) if label not in test]
+
+
+class _Measured:
+    """Collects one image after the other; holds scores and small counts, never all maps."""
+
+    def __init__(self) -> None:
+        self.labels: list[str | None] = []
+        self.records: list[ImageRecord] = []
+        self.overlaps: list[tuple[bool, float] | None] = []  # of flagged defect images with a mask: hit, IoU
+        self.not_inspected: list[str] = []
+        self.pixels = PixelMetrics()
+
+    def add(
+        self, defect: str | None, record: ImageRecord, fused_map: NDArray[np.float32], mask: NDArray[np.bool_] | None
+    ) -> None:
+        self.labels.append(defect)
+        self.records.append(record)
+        if mask is not None:
+            self.pixels.update(fused_map, mask)
+        overlap = None
+        if defect is not None and mask is not None and record.flagged:
+            found = np.zeros_like(mask)
+            for finding in record.findings:
+                found |= finding.region.mask.to_array()
+            overlap = region_hit(found, mask), iou(found, mask) or 0.0
+        self.overlaps.append(overlap)
+
+    def results(self, seed: int) -> dict[str, Any]:
+        y = np.array([label is not None for label in self.labels], dtype=np.bool_)
+        verdicts = [r.verdict for r in self.records if r.verdict is not None]
+        scores = np.array([v.score for v in verdicts], dtype=np.float64)
+        rejected = [v.decision is Decision.REJECT for v in verdicts]
+        n_good = int((~y).sum())
+        pixel = self.pixels.compute(AUPRO_LIMITS)
+        return {
+            "n_good": n_good,
+            "n_defect": int(y.sum()),
+            "not_inspected": self.not_inspected,
+            "image_auroc": _with_interval(image_auroc, y, scores, seed),
+            "image_aupr": _with_interval(image_aupr, y, scores, seed),
+            "scorer_auroc": {
+                name: image_auroc(y, np.array([r.scores[name] for r in self.records]))
+                for name in self.records[0].scores
+            },
+            "pixel": {
+                "auroc": pixel.auroc,
+                "aupro": {f"{limit:.2f}": value for limit, value in pixel.aupro.items()},
+                "n_regions": pixel.n_regions,
+            },
+            "good_reject_rate": _as_dict(
+                clopper_pearson(sum(r for r, d in zip(rejected, y, strict=True) if not d), n_good) if n_good else None
+            ),
+            "by_type": {name or "good": self._row(name) for name in sorted(set(self.labels), key=lambda n: n or "")},
+        }
+
+    def _row(self, label: str | None) -> dict[str, Any]:
+        chosen = [i for i, value in enumerate(self.labels) if value == label]
+        decisions = Counter(self.records[i].decision for i in chosen)
+        overlaps = [overlap for i in chosen if (overlap := self.overlaps[i]) is not None]
+        return {
+            "n": len(chosen),
+            "REJECT": decisions[Decision.REJECT],
+            "DEFER": decisions[Decision.DEFER],
+            "passed": decisions[Decision.NOT_FLAGGED] + decisions[Decision.ACCEPT],
+            "flagged_with_mask": len(overlaps),
+            "hits": sum(hit for hit, _ in overlaps),
+            "mean_iou": float(np.mean([value for _, value in overlaps])) if overlaps else None,
+        }
+
+
+def _with_interval(
+    metric: Any, labels: NDArray[np.bool_], scores: NDArray[np.float64], seed: int
+) -> dict[str, Any] | None:
+    """A metric with its bootstrap interval, as plain values."""
+    return _as_dict(bootstrap_interval(metric, labels, scores, seed=seed))
+
+
+def _as_dict(interval: Interval | None) -> dict[str, Any] | None:
+    if interval is None:
+        return None
+    return {n: getattr(interval, n) for n in ("estimate", "lower", "upper", "confidence")}
+
+
+def _interval(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "not defined"
+    return f"{value['estimate']:.3f} [{value['lower']:.3f}, {value['upper']:.3f}]"

@@ -1,0 +1,67 @@
+"""What is made of one flagged image: findings in words, and the pictures that the record keeps."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from explainvad.explanation.claims import check_sentence
+from explainvad.explanation.facts import measure
+from explainvad.explanation.part import part_mask
+from explainvad.explanation.sentences import MeasuredDescriber
+from explainvad.types import Finding, InspectionImage, Region
+
+EVIDENCE_SIDE = 1600  # px, longest side of a kept picture
+EVIDENCE_QUALITY = 92  # of its JPEG
+
+
+def describe(image: InspectionImage, regions: Sequence[Region]) -> tuple[Finding, ...]:
+    """Measure each region, say it in words, and check every sentence against the measurements."""
+    describer = MeasuredDescriber()
+    part = part_mask(image) if regions else None
+    anomalous = np.zeros((image.height, image.width), dtype=np.bool_)
+    for region in regions:
+        anomalous |= region.mask.to_array()
+    findings = []
+    for region in regions:
+        facts = measure(image, region, part_mask=part, exclude=anomalous)
+        sentences = describer.describe(image, region, facts)
+        checked = tuple(check_sentence(text, describer.author, facts) for text in sentences)
+        findings.append(Finding(region, facts, checked))
+    return tuple(findings)
+
+
+def artifacts(
+    image: InspectionImage,
+    fused_map: NDArray[np.float32],
+    regions: Sequence[Region],
+    reference: bytes,
+    map_maximum: float,
+) -> dict[str, bytes]:
+    """Files to keep of a flagged image, path below the run folder -> bytes.
+
+    ``maps/`` holds the fused map as 16-bit grey PNG, 65535 standing for ``map_maximum`` and more, ``masks/``
+    the region numbers (0: none), ``evidence/`` the picture as inspected and its nearest ``reference`` (JPEG bytes).
+    """
+    scaled = np.clip(fused_map / map_maximum, 0, 1) * 65535
+    labels = np.zeros(fused_map.shape, dtype=np.uint8)
+    for number, region in reversed(list(enumerate(regions, start=1))):
+        labels[region.mask.to_array()] = number
+    picture = Image.fromarray(image.pixels)
+    picture.thumbnail((EVIDENCE_SIDE, EVIDENCE_SIDE), Image.Resampling.LANCZOS)
+    return {
+        f"evidence/{image.image_id}.jpg": _encode(picture, "JPEG", quality=EVIDENCE_QUALITY),
+        f"evidence/{image.image_id}-reference.jpg": reference,
+        f"maps/{image.image_id}.png": _encode(Image.fromarray(scaled.round().astype(np.uint16)), "PNG"),
+        f"masks/{image.image_id}.png": _encode(Image.fromarray(labels), "PNG"),
+    }
+
+
+def _encode(picture: Image.Image, kind: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()

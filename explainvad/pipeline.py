@@ -1,0 +1,342 @@
+"""The whole flow: reference images -> fitted inspector -> inspected lot -> record -> report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explainvad.attribution.references import ReferenceGallery
+from explainvad.attribution.regions import ThresholdAttributor, cluster_mass
+from explainvad.bundle import read_bundle, write_bundle
+from explainvad.config import InspectionConfig
+from explainvad.detection.ensemble import MISSING, EmbeddedEnsemble
+from explainvad.errors import LotError, UnreadableImageError
+from explainvad.inspection import artifacts, describe
+from explainvad.lot import LazyImages, LotFile, collect_references, read_image, read_lot_info, scan
+from explainvad.record.events import RunStart
+from explainvad.record.run import Run, read_report
+from explainvad.report.render import ReportRenderer
+from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard
+from explainvad.uncertainty.acquisition import acquisition_features
+from explainvad.uncertainty.calibrator import Calibrator, Scored
+from explainvad.uncertainty.conformal import images_needed
+from explainvad.uncertainty.lot_statistics import summarise
+from explainvad.uncertainty.splits import Split, group_labels, grouped_split
+
+Progress = Callable[[str, int, int], None]  # what is done, how many, of how many
+
+MAP_RANGE = 4.0  # pixel thresholds that the 16 bits of a kept map span
+INTENDED_USE = (
+    "Screening of product images for deviations from the reference images, with a person deciding on every "
+    "rejected and deferred item. Not for use as the only safeguard."
+)
+LIMITS = (
+    "Every guarantee needs the inspected images to be exchangeable with the calibration images: same product, camera, "
+    "lighting and handling.",
+    "Normal images bound false rejects only. How many defects are missed is unknown unless defects were labelled.",
+    "Defects smaller than about two pixels of the working resolution may not be seen.",
+)
+
+
+class Inspector:
+    """A fitted model: inspects images, and lots of them."""
+
+    def __init__(
+        self,
+        config: InspectionConfig,
+        ensemble: EmbeddedEnsemble,
+        calibrator: Calibrator,
+        gallery: ReferenceGallery,
+        split: Split,
+        fitted: dict[str, Any],
+        model_id: str = "",
+    ) -> None:
+        self.config, self.ensemble, self.calibrator, self.gallery = config, ensemble, calibrator, gallery
+        self.split, self.fitted, self.model_id = split, fitted, model_id
+
+    # -- fitting ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def fit(
+        cls,
+        references: str | Path | Sequence[str | Path],
+        *,
+        config: InspectionConfig | None = None,
+        defects: str | Path | None = None,
+        group: str | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> Inspector:
+        """Fit on folders or files of normal images; ``settings`` override fields of the configuration.
+
+        ``defects`` is a folder of labelled defect images, which make ACCEPT possible. ``group`` is a regular expression
+        or CSV file that tells which images show one part. Raises UsageError and its children.
+        """
+        config = InspectionConfig.model_validate({**(config or InspectionConfig()).model_dump(), **settings})
+        report = progress or (lambda *_: None)
+        started = time.monotonic()
+        images = _readable(references, "reference")
+        labels, grouping = group_labels([image.file for image in images.files], group)
+        split = grouped_split(labels, grouping, config.seed, images_needed(config.alpha))
+        ensemble = EmbeddedEnsemble.build(**config.detection.model_dump(), device=config.device, progress=progress)
+        fit_images = images.subset(split.fit)
+        ensemble.fit(fit_images, config.seed)
+        gallery = ReferenceGallery.fit(fit_images)
+        n_scored = len(split.norm) + len(split.cal)
+        counter = iter(range(1, n_scored + 1))
+
+        def scored(indices: Sequence[int]) -> Iterator[Scored]:
+            for image in images.subset(indices):
+                yield ensemble.score(image), acquisition_features(image, gallery.nearest(image)[0].distance)
+                report("calibrating", next(counter), n_scored)
+
+        labelled = _readable(defects, "defect") if defects is not None else ()
+        calibrator = Calibrator.fit(
+            scored(split.norm), scored(split.cal), (ensemble.score(image) for image in labelled), cluster_mass
+        )
+        sizes = [(image.width, image.height) for image in images]
+        fitted = {
+            "fitted_at": _now(),
+            # under SOURCE_DATE_EPOCH the same input must give the same bytes, so no stopwatch either
+            "fit_seconds": None if "SOURCE_DATE_EPOCH" in os.environ else round(time.monotonic() - started, 1),
+            "sizes": [[min(side), max(side)] for side in zip(*sizes, strict=True)],
+            "versions": _versions(),
+            "skipped": [f"{file}: {reason}" for file, reason in images.skipped],
+        }
+        return cls(config, ensemble, calibrator, gallery, split, fitted)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the bundle ``*.evad``."""
+        arrays, settings = self.ensemble.state()
+        contents = {
+            "config": self.config.model_dump(mode="json", exclude={"model", "device"}),
+            "ensemble": settings,
+            "calibration": self.calibrator.state(),
+            "split": asdict(self.split),
+            "fitted": self.fitted,
+        }
+        thumbnails = {"gallery": {"thumbnails": self.gallery.thumbnails}}
+        pictures = {f"references/{name}.jpg": data for name, data in self.gallery.pictures.items()}
+        self.model_id = write_bundle(Path(path), contents, {**arrays, **thumbnails}, pictures)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Inspector:
+        """Read a bundle. Raises ModelNotFoundError, or IntegrityError when a file of it was altered."""
+        bundle = read_bundle(Path(path))
+        c = bundle.contents
+        pictures = {Path(name).stem: data for name, data in sorted(bundle.files.items())}
+        return cls(
+            InspectionConfig.model_validate({**c["config"], "device": device}),
+            EmbeddedEnsemble.restore(bundle.tensors, c["ensemble"], device),
+            Calibrator.restore(c["calibration"]),
+            ReferenceGallery(bundle.tensors["gallery"]["thumbnails"], pictures),
+            Split.restore(c["split"]),
+            c["fitted"],
+            bundle.model_id,
+        )
+
+    def card(self, config: InspectionConfig | None = None) -> ModelCard:
+        """The model card, with the calibration's promises at the levels of ``config``."""
+        config = config or self.config
+        (w0, w1), (h0, h1) = self.fitted["sizes"]
+        return ModelCard(
+            model_id=self.model_id,
+            profile=self.config.profile,
+            intended_use=INTENDED_USE,
+            scorers=self.ensemble.cards(),
+            calibration=self.calibrator.facts(self.split, alpha=config.alpha, beta=config.beta, gamma=config.gamma),
+            image_sizes=f"{w0} x {h0} px" if (w0, h0) == (w1, h1) else f"{w0} to {w1} x {h0} to {h1} px",
+            seed=self.config.seed,
+            fitted_at=self.fitted["fitted_at"],
+            fit_seconds=self.fitted["fit_seconds"],
+            versions=self.fitted["versions"],
+            limits=LIMITS,
+            fallbacks=(
+                *MISSING[self.config.profile],
+                *(f"reference image left out: {line}" for line in self.fitted["skipped"]),
+            ),
+        )
+
+    # -- inspecting -------------------------------------------------------------------------------------
+
+    def analyze(
+        self,
+        lot: str | Path,
+        out: str | Path | None = None,
+        *,
+        progress: Progress | None = None,
+        **levels: Any,
+    ) -> LotReport:
+        """Inspect every file of a lot and record it in ``out`` (default ``reports/<lot>``); resumes a killed run.
+
+        ``levels`` override alpha, beta, gamma, q and prior of the model's configuration. An image's verdict depends on
+        the model and that image alone. Raises LotError, TooFewImagesError, RunConflictError, StorageError.
+        """
+        root = Path(lot)
+        files, info = scan(root), read_lot_info(root)
+        config = InspectionConfig.model_validate({**self.config.model_dump(), **levels})
+        card = self.card(config)
+        start = RunStart(
+            lot=info,
+            files=tuple((file.image_id, file.file) for file in files),
+            model=card,
+            config=config.model_dump(mode="json", exclude={"model", "device"}),
+            software=f"explainvad {version('explainvad')}",
+            versions=_versions(),
+            platform=f"{platform.system()} {platform.machine()}",
+        )
+        run_dir = Path(out) if out is not None else Path("reports") / root.resolve().name
+        with Run.open(run_dir, start) as run:
+            if not run.finished:
+                for line in card.fallbacks:
+                    run.fallback(line)
+                seen = {r.sha256: r for r in run.done.values() if r.verdict is not None}
+                for number, file in enumerate(files, start=1):
+                    if file.image_id not in run.done:
+                        run.add(*self._inspect_file(file, root, info.mm_per_pixel, seen, config))
+                    if progress:
+                        progress("inspecting", number, len(files))
+                run.finish(summarise(list(run.done.values()), config.alpha, config.q))
+        return read_report(run_dir, ReportRenderer())
+
+    def _inspect_file(
+        self,
+        file: LotFile,
+        root: Path,
+        mm_per_pixel: float | None,
+        seen: dict[str | None, ImageRecord],
+        config: InspectionConfig,
+    ) -> tuple[ImageRecord, dict[str, bytes]]:
+        """Inspect one file of a lot, or say why it was not."""
+        try:
+            image = read_image(file, root=root, mm_per_pixel=mm_per_pixel)
+        except UnreadableImageError as error:
+            return _not_inspected(file, str(error)), {}
+        if image.sha256 in seen:
+            twin = seen[image.sha256]
+            reason = f"same content as {twin.image_id} ({twin.file}), which was inspected"
+            return _not_inspected(file, reason, image), {}
+        if (wrong_size := self._wrong_size(image)) is not None:
+            return _not_inspected(file, wrong_size, image), {}
+        record, files = self.inspect(image, config)
+        seen[image.sha256] = record
+        return record, files
+
+    def _wrong_size(self, image: InspectionImage) -> str | None:
+        """Why the image's size puts it outside what the model knows: a quarter beyond the references' own range."""
+        for side, (low, high) in zip((image.width, image.height), self.fitted["sizes"], strict=True):
+            slack = (high - low) / 4
+            if not low - slack <= side <= high + slack:
+                return (
+                    f"size {image.width} x {image.height} px, but the model was fitted on {self.card().image_sizes}: "
+                    "photograph it as the references were, or fit a model for this size"
+                )
+        return None
+
+    def inspect(
+        self, image: InspectionImage, config: InspectionConfig | None = None
+    ) -> tuple[ImageRecord, dict[str, bytes]]:
+        """Judge one image. Returns its record and, where it is flagged, the artifacts to keep (path -> bytes)."""
+        config = config or self.config
+        record, fused_map, picture = self._judge(image, config)
+        if not record.flagged:
+            return record, {}
+        regions = [finding.region for finding in record.findings]
+        map_maximum = MAP_RANGE * self.calibrator.pixel_threshold(config.alpha)
+        return record, artifacts(image, fused_map, regions, picture, map_maximum)
+
+    def inspect_with_map(self, image: InspectionImage) -> tuple[ImageRecord, NDArray[np.float32]]:
+        """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""
+        record, fused_map, _ = self._judge(image, self.config)
+        return record, fused_map
+
+    def _judge(
+        self, image: InspectionImage, config: InspectionConfig
+    ) -> tuple[ImageRecord, NDArray[np.float32], bytes]:
+        """Scores -> verdict -> regions -> findings of one image: record, fused map and nearest reference picture."""
+        scores = self.ensemble.score(image)
+        fused_map = self.calibrator.fusion.map(scores)
+        reference, picture = self.gallery.nearest(image)
+        verdict = self.calibrator.verdict(
+            scores,
+            acquisition_features(image, reference.distance),
+            alpha=config.alpha,
+            beta=config.beta,
+            gamma=config.gamma,
+            prior=config.prior,
+        )
+        record = ImageRecord(
+            image_id=image.image_id,
+            file=image.file,
+            sha256=image.sha256,
+            size_bytes=image.size_bytes,
+            width=image.width,
+            height=image.height,
+            notes=image.notes,
+            verdict=verdict,
+            scores={s.scorer: s.value for s in scores},
+            findings=(),
+            reference=reference,
+            artifacts={},
+            failure=None,
+        )
+        if record.flagged:
+            attributor = ThresholdAttributor(
+                cluster_threshold=self.calibrator.cluster_threshold,
+                pixel_threshold=self.calibrator.pixel_threshold(config.alpha),
+                region_p_value=self.calibrator.region_p_value,
+                contributions=self.calibrator.fusion.contributions,
+                region_alpha=config.alpha,
+            )
+            record = replace(record, findings=describe(image, attributor.regions(image, fused_map, scores)))
+        return record, fused_map, picture
+
+
+def _readable(references: str | Path | Sequence[str | Path], what: str) -> LazyImages:
+    """The readable images of folders and files; at least one, or LotError naming what was wrong."""
+    paths = [references] if isinstance(references, str | Path) else list(references)
+    images = LazyImages(collect_references([Path(p) for p in paths]))
+    if not images:
+        first = f"; the first: {images.skipped[0][0]}: {images.skipped[0][1]}" if images.skipped else ""
+        raise LotError(f"no readable {what} image in {', '.join(str(p) for p in paths)}{first}")
+    return images
+
+
+def _now() -> str:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("explainvad", "torch", "numpy", "scipy", "scikit-image", "pillow", "weasyprint")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def _not_inspected(file: LotFile, reason: str, image: InspectionImage | None = None) -> ImageRecord:
+    return ImageRecord(
+        image_id=file.image_id,
+        file=file.file,
+        sha256=image.sha256 if image else None,
+        size_bytes=image.size_bytes if image else None,
+        width=image.width if image else None,
+        height=image.height if image else None,
+        notes=image.notes if image else (),
+        verdict=None,
+        scores={},
+        findings=(),
+        reference=None,
+        artifacts={},
+        failure=reason,
+    )

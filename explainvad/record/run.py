@@ -1,0 +1,259 @@
+"""A run: the inspection of one lot, recorded so that it can be resumed at any moment.
+
+The folder holds ``ledger.jsonl``, the artifacts that its lines name (``maps/``, ``masks/``, ``evidence/``) and,
+later, the rendered report files. An image's artifacts are durable before its line is written, and
+the line before :meth:`Run.add` returns: a recorded image always has its files, and a killed run goes on with the
+first image that has no line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from explainvad.errors import RunConflictError, StorageError, UsageError
+from explainvad.record.events import (
+    RECORD,
+    RESUMPTION,
+    STATISTICS,
+    History,
+    Resumption,
+    RunStart,
+    start_to_json,
+    to_json,
+)
+from explainvad.record.ledger import LEDGER, Ledger, read_lines
+from explainvad.record.storage import (
+    file_sha256,
+    open_below,
+    remove_leftovers,
+    sha256_hex,
+    storage_errors,
+    sync_folder,
+    write_below,
+)
+from explainvad.types import ImageRecord, LotReport, LotStatistics, Provenance, Renderer
+
+_SHOWN_DIFFERENCES = 6
+
+
+class Run:
+    """A run that is open for writing, and locked against other processes until it is closed."""
+
+    def __init__(self, root: Path, ledger: Ledger, history: History) -> None:
+        self._root, self._ledger, self._history = root, ledger, history
+
+    @classmethod
+    def open(cls, run_dir: str | Path, start: RunStart) -> Self:
+        """Begin a run in ``run_dir``, or take up the same run again: same lot, files, model and configuration.
+
+        A finished run is opened as it is, with ``finished`` True. Raises RunConflictError, and changes nothing,
+        when the folder holds another run or anything else, or when another process writes to it; IntegrityError
+        when its record is broken; StorageError when it cannot be written.
+        """
+        root = Path(run_dir)
+        body = start_to_json(start)
+        _prepare_folder(root)
+        ledger = Ledger.open(root / LEDGER)
+        try:
+            history = History.of(ledger.events())
+            run = cls(root, ledger, history)
+            if history.start is None:
+                run._append("run_started", body)
+            else:
+                _refuse_another_run(root, start_to_json(history.start), body)
+                run._resume(start)
+        except BaseException:
+            ledger.close()
+            raise
+        return run
+
+    @classmethod
+    def reopen(cls, run_dir: str | Path) -> Self:
+        """Open a finished run to note rendered files. Raises UsageError when there is none, else as :meth:`open`."""
+        root = Path(run_dir)
+        _read_finished(root)
+        ledger = Ledger.open(root / LEDGER)
+        try:
+            return cls(root, ledger, History.of(ledger.events()))
+        except BaseException:
+            ledger.close()
+            raise
+
+    @property
+    def finished(self) -> bool:
+        """Whether all results are in; then only rendering is left."""
+        return self._history.finished
+
+    @property
+    def done(self) -> Mapping[str, ImageRecord]:
+        """The recorded images by image_id."""
+        return MappingProxyType(self._history.records)
+
+    def add(self, record: ImageRecord, artifacts: Mapping[str, bytes]) -> None:
+        """Record one image with its artifacts (path in maps/, masks/ or evidence/ -> bytes), durable on return.
+
+        ``record.artifacts`` is either empty, and is filled in, or holds the SHA-256 of the same artifacts.
+        Raises ValueError for a record that is not of this run or cannot be written as JSON, StorageError when
+        it cannot be written; the image is then not recorded, and may be added again.
+        """
+        self._refuse_finished()
+        digests = {path: sha256_hex(data) for path, data in artifacts.items()}
+        if record.artifacts and dict(record.artifacts) != digests:
+            raise ValueError(f"{record.image_id}: the record's artifacts are not the ones that were given")
+        record = replace(record, artifacts=digests)
+        self._history.check_record(record)
+        body = to_json(RECORD, record)
+        for path, data in artifacts.items():
+            write_below(self._root, path, data)
+        with storage_errors(self._root):
+            for folder in {Path(path).parent for path in artifacts}:
+                sync_folder(self._root / folder)
+        self._append("image", body)
+
+    def fallback(self, text: str) -> None:
+        """Record that something was replaced or left out; the same text is recorded once."""
+        if text not in self._history.fallbacks:
+            self._refuse_finished()
+            self._append("fallback", {"text": text})
+
+    def finish(self, statistics: LotStatistics) -> None:
+        """Close the results. Raises ValueError when a file has no record or the counts do not add up."""
+        self._refuse_finished()
+        self._history.check_statistics(statistics)
+        self._append("run_finished", to_json(STATISTICS, statistics))
+
+    def note_rendered(self, files: Sequence[str | Path]) -> None:
+        """Record the hashes of report files in the run folder, unless the ledger has just these already.
+
+        So every ``report_rendered`` line changes something, and none can be cut off unnoticed.
+        Raises UsageError for files outside the folder, or before the results are complete.
+        """
+        if not self.finished:
+            raise UsageError(f"{self._root} is not finished; finish the run before its report is rendered")
+        root = self._root.resolve()
+        digests = {}
+        for file in map(Path, files):
+            if not file.resolve().is_relative_to(root):
+                raise UsageError(f"{file} is not in the run folder {root}: only files in it are recorded")
+            name = file.resolve().relative_to(root).as_posix()
+            with storage_errors(file):
+                digests[name] = file_sha256(root, name)
+        if not digests.items() <= self._history.rendered.items():
+            self._append("report_rendered", {"files": digests})
+
+    def close(self) -> None:
+        """Release the folder for other processes."""
+        self._ledger.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _resume(self, start: RunStart) -> None:
+        torn = self._ledger.torn
+        if torn:
+            self._ledger.mend()
+        if self.finished:
+            return
+        remove_leftovers(self._root, keep=set(self._history.artifacts))
+        resumption = Resumption(len(self.done), torn, start.software, start.versions, start.platform)
+        self._append("run_resumed", to_json(RESUMPTION, resumption))
+
+    def _append(self, event: str, body: Mapping[str, Any]) -> None:
+        self._history.apply(self._ledger.append(event, body))
+
+    def _refuse_finished(self) -> None:
+        if self.finished:
+            raise UsageError(f"{self._root} is finished and takes no more results; use another --out")
+
+
+def read_report(run_dir: str | Path, renderer: Renderer | None = None) -> LotReport:
+    """Rebuild the report of a finished run from its ledger alone.
+
+    Raises UsageError when ``run_dir`` holds no run or an unfinished one, IntegrityError when the ledger is not
+    what was written, StorageError when it cannot be read.
+    """
+    root = Path(run_dir)
+    history = _read_finished(root)
+    start, statistics, head = history.start, history.statistics, history.head
+    assert start is not None and statistics is not None and head is not None
+    provenance = Provenance(
+        report_id=report_id(head),
+        started_at=history.started_at,
+        finished_at=history.finished_at,
+        software=start.software,
+        versions=start.versions,
+        platform=start.platform,
+        config=start.config,
+        head_hash=head,
+        n_ledger_lines=history.n_lines,
+        fallbacks=tuple(history.fallbacks),
+        resumed=history.resumed,
+    )
+    records = tuple(history.records[image_id] for image_id in history.files)
+    return LotReport(start.lot, records, statistics, start.model, provenance, root, renderer)
+
+
+def report_id(head: str) -> str:
+    """Return the id of the report whose results head is ``head``: "EV-9F2C-04D1-77AB"."""
+    return "-".join(["EV", *(head[i : i + 4].upper() for i in (0, 4, 8))])
+
+
+def _read_finished(root: Path) -> History:
+    try:
+        with open_below(root, LEDGER) as source:
+            history = History.of(read_lines(source))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{root} holds no run: expected a folder with {LEDGER}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {root / LEDGER}: {error.strerror or error}") from error
+    if not history.finished:
+        raise UsageError(
+            f"the run in {root} is not finished: {len(history.missing)} of {len(history.files)} files have no "
+            "result yet; give the same analyze command again, which resumes it"
+        )
+    return history
+
+
+def _prepare_folder(root: Path) -> None:
+    """Create the folder, or make sure that it is empty or holds a ledger."""
+    with storage_errors(root):
+        if root.exists() and not root.is_dir():
+            raise RunConflictError(f"{root} is a file, expected a folder; use another --out")
+        root.mkdir(parents=True, exist_ok=True)
+        sync_folder(root.parent)
+        names = sorted(entry.name for entry in root.iterdir())
+    if names and LEDGER not in names:
+        raise RunConflictError(
+            f"{root} holds files ({', '.join(names[:3])}) but no run. Nothing was changed: use another --out"
+        )
+
+
+def _refuse_another_run(root: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    found = list(_differences(_identity(there), _identity(here), ""))
+    if found:
+        more = f"; and {n} more" if (n := len(found) - _SHOWN_DIFFERENCES) > 0 else ""
+        raise RunConflictError(
+            f"{root} holds another run: {'; '.join(found[:_SHOWN_DIFFERENCES])}{more}. Nothing was changed: use "
+            "another --out, or the same lot, model and configuration to resume it"
+        )
+
+
+def _identity(body: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes a run the same run."""
+    files = {entry["image_id"]: entry["file"] for entry in body["files"]}
+    return {"lot": body["lot"], "model": body["model"]["model_id"], "config": body["config"], "files": files}
+
+
+def _differences(there: Any, here: Any, name: str) -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in {**there, **here}:
+            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+    elif there != here:
+        yield f"{name} is {there!r} there and {here!r} here"

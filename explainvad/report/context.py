@@ -1,0 +1,146 @@
+"""LotReport -> what the templates print. Templates format and place; every derived value is made here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment
+
+from explainvad.errors import UsageError
+from explainvad.report import wording
+from explainvad.report.figures import HeatScale
+from explainvad.report.image_page import REGIONS_SHOWN, ImagePage, decision_class
+from explainvad.report.plots import colour_bar, score_plot
+from explainvad.types import JSON, Decision, LotInfo, LotReport
+
+# The order of the reconciliation: what needs no action first.
+RECONCILED = (
+    Decision.NOT_FLAGGED,
+    Decision.ACCEPT,
+    Decision.REJECT,
+    Decision.DEFER,
+    Decision.NOT_INSPECTED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file embedded in the PDF."""
+
+    name: str
+    data: bytes
+    description: str
+    relationship: str  # of PDF/A-3: "Data" or "Source"
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the attached bytes, as printed in the appendix."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def issued_at(report: LotReport) -> datetime:
+    """The issue date: SOURCE_DATE_EPOCH where it is set, else the end of the inspection. Never the clock.
+
+    Raises :class:`UsageError` when SOURCE_DATE_EPOCH is no number of seconds.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        moment = datetime.fromisoformat(report.provenance.finished_at)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise UsageError(f"SOURCE_DATE_EPOCH must be seconds since 1970, got {epoch!r}") from error
+
+
+def lot_graphics(environment: Environment, report: LotReport) -> dict[str, bytes]:
+    """Return the vector graphics that the lot's pages share (name -> SVG)."""
+    scale = HeatScale.of(report.model.calibration)
+    return {
+        "score-plot.svg": score_plot(environment, report),
+        "colour-bar.svg": colour_bar(environment, scale),
+    }
+
+
+def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: Sequence[Attachment]) -> dict[str, Any]:
+    """Return the variables of ``report.html``, all but the way to address pictures."""
+    lead, headline, sentence = wording.disposition(report)
+    calibration = report.model.calibration
+    return {
+        "report": report,
+        "lot": report.lot,
+        "statistics": report.statistics,
+        "model": report.model,
+        "calibration": calibration,
+        "provenance": report.provenance,
+        "issued": issued_at(report).isoformat(),
+        "lot_facts": _lot_facts(report.lot),
+        "lead": lead,
+        "headline": headline,
+        "disposition": sentence,
+        "reconciled": [(d, report.statistics.counts.get(d, 0)) for d in RECONCILED],
+        "pages": pages,
+        "missed": [r for r in report.records if r.decision is Decision.NOT_INSPECTED],
+        "fdr": frozenset(report.statistics.fdr_rejected),
+        "gates": next((r.verdict.gates for r in report.records if r.verdict), ()),
+        "bound_method": next((r.verdict.probability.method for r in report.records if r.verdict), None),
+        "fallbacks": tuple(dict.fromkeys((*report.model.fallbacks, *report.provenance.fallbacks))),
+        "configuration": flattened(report.provenance.config),
+        "attachments": attachments,
+        "heat": HeatScale.of(calibration),
+        "regions_shown": REGIONS_SHOWN,
+        "kind": decision_class,
+        "score_alt": _score_alt(report),
+    }
+
+
+def _lot_facts(lot: LotInfo) -> list[tuple[str, str]]:
+    """What the cover says of the lot, in reading order; what is not known is left out."""
+    facts = [
+        ("Part", lot.part),
+        ("Drawing", lot.drawing),
+        ("Drawing revision", lot.revision),
+        ("Customer", lot.customer),
+        ("Site", lot.site),
+        ("Operator", lot.operator),
+        ("Procedure", lot.procedure),
+        ("Camera", lot.camera),
+        ("Scale", None if lot.mm_per_pixel is None else f"{lot.mm_per_pixel:g} mm per pixel"),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _score_alt(report: LotReport) -> str:
+    calibration = report.model.calibration
+    scores = [r.verdict.score for r in report.records if r.verdict is not None]
+    above = sum(score >= calibration.score_threshold for score in scores)
+    return (
+        f"Fused scores of {len(scores)} inspected images beside {calibration.n_cal} calibration scores: "
+        f"{above} at or above the decision threshold {wording.number(calibration.score_threshold)}."
+    )
+
+
+def flattened(config: Mapping[str, JSON], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested configuration as (dotted key, value) in the order of the keys."""
+    rows: list[tuple[str, str]] = []
+    for key, value in sorted(config.items()):
+        if isinstance(value, Mapping) and value:
+            rows += flattened(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", _setting(value)))
+    return rows
+
+
+def _setting(value: JSON) -> str:
+    if value is None:
+        return "—"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_setting(item) for item in value) or "none"
+    return str(value) or "—"

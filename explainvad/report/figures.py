@@ -1,0 +1,181 @@
+"""Pictures of an image page: outlines, heat map, crops. Drawn with Pillow, written as JPEG.
+
+Heat maps share one scale, 0 to ``map_max`` = 4 x the pixel threshold: it is fixed by calibration, so two
+pages can be compared. Below the cluster threshold the photograph stays as it is.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from explainvad.types import XYXY, CalibrationFacts, Region
+
+COLOUR_MAP = "plasma"  # perceptually uniform, and visible on grey metal at its low end
+PICTURE_PX = 900  # long side: 86 mm in print at 260 dpi
+CROP_PX = 360
+_OVERLAY_OPACITY = 0.75
+_JPEG_QUALITY = 86
+_INK, _PAPER = (20, 24, 28), (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class HeatScale:
+    """The fixed scale of all heat maps, in fused-map units: 0 <= cluster, pixel <= top."""
+
+    cluster: float
+    pixel: float
+    top: float
+
+    @classmethod
+    def of(cls, calibration: CalibrationFacts) -> HeatScale:
+        """Take the scale from calibration, never from an image."""
+        return cls(calibration.cluster_threshold, calibration.pixel_threshold, 4 * calibration.pixel_threshold)
+
+
+def colour_stops(n: int) -> list[str]:
+    """Return ``n`` equidistant colours of the map as ``#rrggbb``, lowest value first."""
+    return ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in _colour_table()[np.linspace(0, 255, n).round().astype(int)]]
+
+
+def outlined(evidence: bytes, regions: Sequence[Region]) -> bytes:
+    """Draw every region's outline and name on the inspected picture. Returns a JPEG."""
+    picture = _fitted(_photo(evidence), PICTURE_PX)
+    drawing = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=PICTURE_PX // 36)
+    for region in regions:
+        mask = _mask_picture(region, picture.size)
+        _stroke(picture, mask, inner=2, outer=5)
+    # Name the regions after all outlines, so that no outline crosses a name.
+    for region in regions:
+        _label(drawing, region, picture.size, font)
+    return _jpeg(picture)
+
+
+def whole(reference: bytes) -> bytes:
+    """Scale a reference image for print. Returns a JPEG."""
+    return _jpeg(_fitted(_photo(reference), PICTURE_PX // 2))
+
+
+def heat_overlay(evidence: bytes, heat_map: bytes, scale: HeatScale) -> tuple[bytes, bool]:
+    """Lay the anomaly map over the picture.
+
+    ``heat_map`` is a 16-bit grey PNG with value = map / top * 65535. Returns a JPEG, and whether any
+    pixel reaches the pixel threshold (outlined in white).
+    """
+    picture = _fitted(_photo(evidence), PICTURE_PX)
+    with Image.open(io.BytesIO(heat_map), formats=["PNG"]) as stored:
+        values = np.asarray(stored, dtype=np.float32) / 65535
+    resized = Image.fromarray(values).resize(picture.size, Image.Resampling.BILINEAR)
+    level = np.asarray(resized)
+    colours = _colour_table()[np.clip(level * 255, 0, 255).astype(np.uint8)]
+    shown = level * scale.top >= scale.cluster
+    pixels = np.array(picture)
+    blend = _OVERLAY_OPACITY * colours[shown] + (1 - _OVERLAY_OPACITY) * pixels[shown]
+    pixels[shown] = blend.round().astype(np.uint8)
+    overlay = Image.fromarray(pixels)
+    above = level * scale.top >= scale.pixel
+    if above.any():
+        _stroke(overlay, Image.fromarray(above), inner=0, outer=2)
+    return _jpeg(overlay), bool((values * scale.top >= scale.pixel).any())
+
+
+def crop_pair(
+    evidence: bytes, reference: bytes | None, xyxy: XYXY, frame: tuple[int, int]
+) -> tuple[bytes, bytes | None]:
+    """Cut a square around ``xyxy`` (px in ``frame`` = (width, height)) out of picture and reference.
+
+    The reference may have another size: the same relative place is cut. Returns JPEGs of equal size.
+    """
+    square = _square_around(xyxy, frame)
+    crop = _cut(_photo(evidence), square, frame)
+    return _jpeg(crop), None if reference is None else _jpeg(_cut(_photo(reference), square, frame))
+
+
+def _photo(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as stored:
+        return stored.convert("RGB")
+
+
+def _fitted(picture: Image.Image, long_side: int) -> Image.Image:
+    """Scale to a fixed long side, so that outlines and names have one thickness on every page."""
+    factor = long_side / max(picture.size)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC)
+
+
+def _mask_picture(region: Region, size: tuple[int, int]) -> Image.Image:
+    return Image.fromarray(region.mask.to_array()).resize(size, Image.Resampling.NEAREST)
+
+
+def _stroke(picture: Image.Image, mask: Image.Image, inner: int, outer: int) -> None:
+    """Draw a line around ``mask``: white, with a dark inner edge when ``inner`` > 0."""
+    box = mask.getbbox()
+    if box is None:
+        return
+    # Work on the mask's surroundings only: filters cost time by the pixel.
+    margin = outer + 1
+    x0, y0 = max(0, box[0] - margin), max(0, box[1] - margin)
+    x1, y1 = min(mask.width, box[2] + margin), min(mask.height, box[3] + margin)
+    core = mask.crop((x0, y0, x1, y1)).convert("L")
+    rim = core.filter(ImageFilter.MaxFilter(2 * outer + 1))
+    part = np.array(picture.crop((x0, y0, x1, y1)))
+    line = (np.asarray(rim) > 0) & (np.asarray(core) == 0)
+    part[line] = _PAPER
+    if inner:
+        edge = np.asarray(core.filter(ImageFilter.MaxFilter(2 * inner + 1))) > 0
+        part[edge & (np.asarray(core) == 0)] = _INK
+    picture.paste(Image.fromarray(part), (x0, y0))
+
+
+def _label(
+    drawing: ImageDraw.ImageDraw,
+    region: Region,
+    size: tuple[int, int],
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    """Write the region's name beside its box, inside the picture."""
+    sx, sy = size[0] / region.mask.width, size[1] / region.mask.height
+    x0, y0, x1, _ = region.xyxy
+    left, top, right, bottom = drawing.textbbox((0, 0), region.region_id, font=font)
+    width, height = right - left + 14, bottom - top + 12
+    x = x1 * sx + 8 if x1 * sx + 8 + width <= size[0] else x0 * sx - 8 - width
+    x = min(max(0, x), size[0] - width)
+    y = min(max(0, y0 * sy - height / 2), size[1] - height)
+    drawing.rectangle((x, y, x + width, y + height), fill=_INK, outline=_PAPER, width=2)
+    drawing.text((x + 7 - left, y + 6 - top), region.region_id, font=font, fill=_PAPER)
+
+
+def _square_around(xyxy: XYXY, frame: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return a square with some surroundings of the box, moved and cut to lie inside the frame."""
+    x0, y0, x1, y1 = xyxy
+    smallest = 0.16 * max(frame)  # a speck needs surroundings to be recognised
+    side = min(max(1.7 * max(x1 - x0, y1 - y0), smallest), *frame)
+    left = min(max(0.0, (x0 + x1 - side) / 2), frame[0] - side)
+    top = min(max(0.0, (y0 + y1 - side) / 2), frame[1] - side)
+    return left, top, left + side, top + side
+
+
+def _cut(picture: Image.Image, square: tuple[float, float, float, float], frame: tuple[int, int]) -> Image.Image:
+    sx, sy = picture.width / frame[0], picture.height / frame[1]
+    box = (square[0] * sx, square[1] * sy, square[2] * sx, square[3] * sy)
+    return picture.resize((CROP_PX, CROP_PX), Image.Resampling.BICUBIC, box=box)
+
+
+def _colour_table() -> NDArray[np.uint8]:
+    """Return the colour map as uint8 RGB with shape (256, 3)."""
+    from matplotlib import colormaps
+
+    table: NDArray[np.uint8] = colormaps[COLOUR_MAP](np.arange(256), bytes=True)[:, :3]
+    return table
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+    return buffer.getvalue()

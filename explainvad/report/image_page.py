@@ -1,0 +1,209 @@
+"""One page per flagged image: which pictures it shows, and the words that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from explainvad.report import figures
+from explainvad.report.assets import read_artifact
+from explainvad.report.wording import WORDS, count, p_value
+from explainvad.types import (
+    CalibrationFacts,
+    Claim,
+    ClaimStatus,
+    Decision,
+    Finding,
+    ImageRecord,
+    LotReport,
+    Sentence,
+)
+
+# A page has room for three regions and this much text; what is beyond is counted and in report.json.
+REGIONS_SHOWN = 3
+_LINES = (0, 16, 14, 12)  # of sentences, by the number of regions shown
+_CHARACTERS_A_LINE = 98
+_PAGE_MM = 267.0  # A4 within its margins
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An asset's name and the alternative text that carries its finding."""
+
+    name: str
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class RegionView:
+    """A region with the crop of it and of the same place of the reference."""
+
+    finding: Finding
+    inspected: Picture
+    reference: Picture | None
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceView:
+    """A sentence, the letter of its author, and the claims that measurement does not support."""
+
+    region_id: str
+    sentence: Sentence
+    author: str
+    disputed: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePage:
+    """Everything that the page of one flagged image shows."""
+
+    record: ImageRecord
+    number: int
+    total: int
+    original: Picture
+    overlay: Picture
+    reference: Picture | None  # as a whole, only where there is no region to compare
+    height_class: str
+    above_threshold: bool
+    regions: tuple[RegionView, ...]
+    sentences: tuple[SentenceView, ...]
+    authors: Mapping[str, str]
+    regions_left_out: int
+    sentences_left_out: int
+
+
+def image_pages(report: LotReport) -> tuple[list[ImagePage], dict[str, bytes]]:
+    """Build the pages of all flagged images, in lot order, and the pictures (name -> JPEG) they show.
+
+    Raises :class:`explainvad.errors.IntegrityError` when an artefact differs from its record.
+    """
+    flagged = [record for record in report.records if record.flagged]
+    pages: list[ImagePage] = []
+    pictures: dict[str, bytes] = {}
+    for number, record in enumerate(flagged, 1):
+        pages.append(_page(report.run_dir, record, number, len(flagged), report.model.calibration, pictures))
+    return pages, pictures
+
+
+def _page(
+    run_dir: Path,
+    record: ImageRecord,
+    number: int,
+    total: int,
+    calibration: CalibrationFacts,
+    pictures: dict[str, bytes],
+) -> ImagePage:
+    name = record.image_id
+    evidence = read_artifact(run_dir, record, f"evidence/{name}.jpg")
+    heat_map = read_artifact(run_dir, record, f"maps/{name}.png")
+    reference = (
+        read_artifact(run_dir, record, f"evidence/{name}-reference.jpg") if record.reference is not None else None
+    )
+    finding_words = _finding_words(record)
+
+    # Draw the two large pictures.
+    pictures[f"{name}-outlined.jpg"] = figures.outlined(evidence, [f.region for f in record.findings])
+    overlay, above = figures.heat_overlay(evidence, heat_map, figures.HeatScale.of(calibration))
+    pictures[f"{name}-heat.jpg"] = overlay
+
+    # Cut the heaviest regions out, each beside the same place of the reference.
+    regions: list[RegionView] = []
+    for finding in record.findings[:REGIONS_SHOWN]:
+        region = finding.region
+        frame = (region.mask.width, region.mask.height)
+        crop, nominal = figures.crop_pair(evidence, reference, region.xyxy, frame)
+        shown = Picture(
+            f"{name}-{len(regions) + 1}.jpg",
+            f"Region {region.region_id} of {name} as inspected, {finding.facts.place}.",
+        )
+        pictures[shown.name] = crop
+        beside = None
+        if nominal is not None and record.reference is not None:
+            beside = Picture(
+                f"{name}-{len(regions) + 1}-reference.jpg",
+                f"The same place of nominal reference {record.reference.reference_id}.",
+            )
+            pictures[beside.name] = nominal
+        regions.append(RegionView(finding, shown, beside))
+
+    whole_reference = None
+    if reference is not None and record.reference is not None and not regions:
+        whole_reference = Picture(
+            f"{name}-reference.jpg", f"Nearest nominal reference {record.reference.reference_id}, no region to compare."
+        )
+        pictures[whole_reference.name] = figures.whole(reference)
+
+    sentences, authors, left_out = _sentences(record)
+    return ImagePage(
+        record=record,
+        number=number,
+        total=total,
+        original=Picture(f"{name}-outlined.jpg", f"Inspected image {name}: {finding_words}."),
+        overlay=Picture(f"{name}-heat.jpg", f"Heat map of {name}: {finding_words}; {WORDS[record.decision].lower()}."),
+        reference=whole_reference,
+        height_class=_height_class(record, len(regions), sentences),
+        above_threshold=above,
+        regions=tuple(regions),
+        sentences=tuple(sentences),
+        authors=authors,
+        regions_left_out=max(0, len(record.findings) - REGIONS_SHOWN),
+        sentences_left_out=left_out,
+    )
+
+
+def _finding_words(record: ImageRecord) -> str:
+    if not record.findings:
+        return "no region reached significance"
+    places = ", ".join(
+        f"{f.region.region_id} {f.facts.place}, p = {p_value(f.region.p_value)}"
+        for f in record.findings[:REGIONS_SHOWN]
+    )
+    return f"{count(len(record.findings), 'region')} ({places})"
+
+
+def _sentences(record: ImageRecord) -> tuple[list[SentenceView], dict[str, str], int]:
+    """Choose the sentences that fit, heaviest region first, and give each author a letter."""
+    authors: dict[str, str] = {}
+    views: list[SentenceView] = []
+    room, left_out = _LINES[min(REGIONS_SHOWN, len(record.findings))], 0
+    for finding in record.findings:
+        shown = finding in record.findings[:REGIONS_SHOWN]
+        for sentence in finding.sentences:
+            disputed = tuple(c for c in sentence.claims if c.status in (ClaimStatus.CONTRADICTED, ClaimStatus.PARTLY))
+            room -= _lines(sentence, disputed)
+            if not shown or room < 0:
+                left_out += 1
+                continue
+            letter = authors.setdefault(sentence.author, chr(ord("a") + min(len(authors), 25)))
+            views.append(SentenceView(finding.region.region_id, sentence, letter, disputed))
+    return views, {letter: author for author, letter in authors.items()}, left_out
+
+
+def _lines(sentence: Sentence, disputed: Sequence[Claim]) -> int:
+    length = len(sentence.text) + sum(len(c.kind + c.stated + c.measured) + 24 for c in disputed)
+    return 1 + length // _CHARACTERS_A_LINE
+
+
+def _height_class(record: ImageRecord, n_regions: int, sentences: Sequence[SentenceView]) -> str:
+    """Choose the height of the two large pictures so that the page is full and never two: h66 is 66 mm."""
+    verdict = record.verdict
+    assert verdict is not None, "only a judged image is flagged"
+    row, more = 4.5, 3.5  # mm: a table's first line with its rule, each further line
+    used = 27.0  # the names of the page and its key figures
+    used += 5.6 * (len(record.file) > 58) + more * bool(record.notes) * (1 + len("; ".join(record.notes)) // 120)
+    used += 2.0 + more * (1 + min(420, len("; ".join(verdict.reasons))) // 105)
+    used += 16.0 + (57.0, 54.0, 44.0, 40.5)[n_regions]  # captions, then the reference or crops with a table head
+    in_mm = n_regions > 0 and record.findings[0].region.area_mm2 is not None
+    used += n_regions * (row + more * in_mm) + more * (n_regions > 0)
+    if sentences:
+        used += 10.0 + sum(4.0 + more * (_lines(s.sentence, s.disputed) - 1) for s in sentences)
+    used += 6.5 + row * max(len(record.scores), len(verdict.gates))
+    used += 29.0  # the human verdict
+    room = _PAGE_MM - used
+    return f"h{next((h for h in (66, 58, 50, 42) if h <= room), 34)}"
+
+
+def decision_class(decision: Decision) -> str:
+    """The CSS class of a decision: fixed words only, never a value from data."""
+    return decision.value.lower().replace("_", "-")

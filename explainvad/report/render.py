@@ -1,0 +1,171 @@
+"""LotReport -> report.pdf, report.html, results.csv, report.json.
+
+All formats are made from the same record: PDF and HTML through the same templates, and the PDF embeds the
+JSON, the CSV and the ledger. The same report gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from explainvad.errors import RenderError, StorageError, UsageError
+from explainvad.report.assets import read_ledger, template_environment
+from explainvad.report.context import Attachment, issued_at, lot_graphics, report_context
+from explainvad.report.exports import report_json, results_csv
+from explainvad.report.image_page import image_pages
+from explainvad.types import LotReport
+
+FILES: Mapping[str, str] = {
+    "pdf": "report.pdf",
+    "html": "report.html",
+    "csv": "results.csv",
+    "json": "report.json",
+}
+_MEDIA = {".jpg": "image/jpeg", ".svg": "image/svg+xml"}
+_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+
+
+class ReportRenderer:
+    """Writes a finished report. ``seconds_per_page`` bounds the time that the PDF process may take."""
+
+    def __init__(self, seconds_per_page: float = 5.0) -> None:
+        self.seconds_per_page = seconds_per_page
+
+    def render(self, report: LotReport, out: Path, formats: Sequence[str] = tuple(FILES)) -> list[Path]:
+        """Write ``formats`` (of pdf, html, csv, json) into the folder ``out``; return the paths in that order.
+
+        Each file appears whole or not at all. Raises :class:`UsageError` for an unknown format,
+        :class:`IntegrityError` when a picture of the record was altered, :class:`RenderError` when a format
+        cannot be produced, :class:`StorageError` when ``out`` cannot be written.
+        """
+        unknown = [name for name in formats if name not in FILES]
+        if unknown or not formats:
+            raise UsageError(f"formats must be some of {', '.join(FILES)}, got {', '.join(unknown) or 'none'}")
+        wanted = [name for name in FILES if name in formats]
+
+        # Make everything before the first file is written: an altered picture must leave no half report.
+        rendered: dict[str, bytes] = {}
+        if "csv" in wanted:
+            rendered["csv"] = results_csv(report)
+        if "json" in wanted:
+            rendered["json"] = report_json(report)
+        if "pdf" in wanted or "html" in wanted:
+            document = _Document(report)
+            if "pdf" in wanted:
+                rendered["pdf"] = document.pdf(self.seconds_per_page)
+            if "html" in wanted:
+                rendered["html"] = document.html().encode()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            return [_write_whole(out / FILES[name], rendered[name]) for name in wanted]
+        except OSError as error:
+            raise StorageError(
+                f"the report cannot be written to {out} ({error.strerror}): free space or name another folder"
+            ) from error
+
+
+class _Document:
+    """The pages of a report with their pictures, to be printed as PDF or as HTML."""
+
+    def __init__(self, report: LotReport) -> None:
+        self.environment = template_environment()
+        self.issued = issued_at(report)
+        self.attachments = [  # in the order of their names, as a PDF name tree must be
+            Attachment("ledger.jsonl", read_ledger(report.run_dir), "Hash-chained record of the run", "Source"),
+            Attachment("report.json", report_json(report), "This report for machines", "Data"),
+            Attachment("results.csv", results_csv(report), "One row for each file of the lot", "Data"),
+        ]
+        self.pages, pictures = image_pages(report)
+        self.assets = pictures | lot_graphics(self.environment, report)
+        self.context = report_context(report, self.pages, self.attachments)
+
+    def html(self) -> str:
+        """Return one self-contained page: pictures inside, nothing fetched, nothing run."""
+        return self._rendered("screen", self._data_uri)
+
+    def _data_uri(self, name: str) -> str:
+        return f"data:{_MEDIA[Path(name).suffix]};base64,{base64.b64encode(self.assets[name]).decode()}"
+
+    def pdf(self, seconds_per_page: float) -> bytes:
+        """Return the PDF, made by a process of its own. Raises :class:`RenderError` when that fails."""
+        html = self._rendered("print", lambda name: f"asset:{name}")
+        with tempfile.TemporaryDirectory(prefix="explainvad-") as scratch:
+            folder = Path(scratch)
+            try:
+                self._write_job(folder, html)
+            except OSError as error:
+                raise StorageError(f"no room for the report's pictures in {folder} ({error.strerror})") from error
+            _run_worker(folder, self.issued.timestamp(), 60 + seconds_per_page * (10 + len(self.pages)))
+            return (folder / "report.pdf").read_bytes()
+
+    def _rendered(self, medium: str, asset: Callable[[str], str]) -> str:
+        sheets = ["style/base.css", f"style/{medium}.css"]
+        style = "".join(self.environment.get_template(sheet).render() for sheet in sheets)
+        # The content security policy names the style sheet by its hash: no other style, and no script, can act.
+        style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        return self.environment.get_template("report.html").render(
+            self.context, medium=medium, asset=asset, sheets=sheets, style_hash=style_hash
+        )
+
+    def _write_job(self, folder: Path, html: str) -> None:
+        job: dict[str, Any] = {
+            "issued": self.issued.isoformat(),
+            "assets": {name: _MEDIA[Path(name).suffix] for name in self.assets},
+            "attachments": [
+                {"name": a.name, "description": a.description, "relationship": a.relationship} for a in self.attachments
+            ],
+        }
+        (folder / "assets").mkdir()
+        (folder / "attachments").mkdir()
+        for name, data in self.assets.items():
+            (folder / "assets" / name).write_bytes(data)
+        for a in self.attachments:
+            (folder / "attachments" / a.name).write_bytes(a.data)
+        (folder / "report.html").write_text(html, "utf-8")
+        (folder / "job.json").write_text(json.dumps(job), "utf-8")
+
+
+def _run_worker(folder: Path, issued: float, timeout: float) -> None:
+    """Run the PDF process on a job folder, with every source of chance fixed."""
+    search_path = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(search_path),
+        "PYTHONHASHSEED": "0",
+        "SOURCE_DATE_EPOCH": str(int(issued)),  # font subsets carry a date
+        "TZ": "UTC",
+    }
+    command = [sys.executable, "-m", "explainvad.report.pdf_worker", str(folder)]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=timeout
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RenderError(f"the PDF was not ready after {timeout:.0f} s; render html, csv and json instead") from error
+    if done.returncode != 0:
+        last = " | ".join(done.stderr.strip().splitlines()[-4:]) or "no message"
+        raise RenderError(f"the PDF could not be rendered (exit code {done.returncode}): {last}")
+
+
+def _write_whole(path: Path, data: bytes) -> Path:
+    """Write beside the target, sync, and rename: a reader sees the old file or the new one."""
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scratch).chmod(0o644)
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+    return path

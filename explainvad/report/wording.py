@@ -1,0 +1,117 @@
+"""Fixed words and number formats of the report. One value is written in one way, wherever it stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from explainvad.types import ClaimStatus, Decision, Interval, LotReport
+
+# Each decision has a shape as well as a colour, so that it survives a black-and-white print.
+MARKS: Mapping[str, str] = {
+    Decision.REJECT: "◆",
+    Decision.DEFER: "▲",
+    Decision.ACCEPT: "■",
+    Decision.NOT_FLAGGED: "●",
+    Decision.NOT_INSPECTED: "✕",
+}
+WORDS: Mapping[str, str] = {
+    Decision.REJECT: "Reject",
+    Decision.DEFER: "Defer to a person",
+    Decision.ACCEPT: "Accept",
+    Decision.NOT_FLAGGED: "Not flagged",
+    Decision.NOT_INSPECTED: "Not inspected",
+}
+CHECK_MARKS: Mapping[str, str] = {
+    ClaimStatus.SUPPORTED: "✓",
+    ClaimStatus.PARTLY: "~",
+    ClaimStatus.CONTRADICTED: "✕",
+    ClaimStatus.UNVERIFIABLE: "?",
+}
+
+
+def p_value(value: float) -> str:
+    """A probability with three significant digits, never rounded up to a certain 1 or down to 0."""
+    if value >= 0.9995 and value < 1:
+        return "> 0.999"
+    return f"{value:.1e}" if 0 < value < 1e-4 else f"{value:.3g}"
+
+
+def number(value: float) -> str:
+    """A measured number with about three significant digits; an absent limit is a dash."""
+    if not math.isfinite(value):
+        return "—"
+    if value == 0:
+        return "0"
+    if 0.1 <= abs(value) < 1e5:
+        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+        return f"{value:.{digits}f}".replace("-", "−")
+    return f"{value:.2g}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] as a percentage."""
+    return f"{100 * value:.3g} %"
+
+
+def count(value: int, noun: str, plural: str | None = None) -> str:
+    """A count with its noun: ``1 file``, ``1,200 files``."""
+    return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def interval(value: Interval | None) -> str:
+    """An estimate with its interval, or why there is none."""
+    if value is None:
+        return "no inspected image"
+    estimate, lower, upper = (f"{100 * v:.1f} %" for v in (value.estimate, value.lower, value.upper))
+    return f"{estimate} ({lower} to {upper})"
+
+
+def file_size(size: int) -> str:
+    """Bytes in decimal units, as file managers print them."""
+    if size < 1000:
+        return f"{size} B"
+    return f"{size / 1e3:.0f} kB" if size < 999_500 else f"{size / 1e6:.1f} MB"
+
+
+def timestamp(iso: str) -> str:
+    """An ISO 8601 time as ``2026-03-14 09:26 UTC``; text that is none stays as it is."""
+    try:
+        moment = datetime.fromisoformat(iso)
+    except ValueError:
+        return iso
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC)
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def elide(text: str, length: int) -> str:
+    """Shorten a long name in its middle: both ends tell names apart, the full one is in the attachments."""
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+
+
+def disposition(report: LotReport) -> tuple[Decision, str, str]:
+    """Say what the inspection as a whole amounts to: the decision that leads, a headline and a sentence."""
+    c = report.statistics.counts
+    reject, defer, missed = c[Decision.REJECT], c[Decision.DEFER], c[Decision.NOT_INSPECTED]
+    parts = [(reject, "rejected"), (defer, "deferred to a person"), (c[Decision.ACCEPT], "accepted")]
+    told = [f"{n:,} {word}" for n, word in parts if n]
+    told.append(f"{c[Decision.NOT_FLAGGED]:,} not flagged")
+    listing = told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+    sentence = f"Of {count(report.statistics.n_inspected, 'inspected image')}: {listing}."
+    if missed:
+        verb = "is" if missed == 1 else "are"
+        sentence += f" {count(missed, 'further file')} could not be inspected and {verb} listed with reasons."
+    if reject:
+        return Decision.REJECT, "Rejected images present", sentence
+    if defer:
+        return Decision.DEFER, "A person must decide", sentence
+    if missed:
+        return Decision.NOT_INSPECTED, "Inspection incomplete", sentence
+    if c[Decision.NOT_FLAGGED]:
+        return Decision.NOT_FLAGGED, "No image flagged", sentence
+    return Decision.ACCEPT, "All images accepted", sentence

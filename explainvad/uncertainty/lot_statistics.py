@@ -1,0 +1,88 @@
+"""What may be said of a lot as a whole: counts that reconcile, exact intervals, and a list with few false flags."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from explainvad.types import Decision, ImageRecord, Interval, LotStatistics
+
+
+def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
+    """Exact two-sided interval of a proportion from ``k`` of ``n`` (Clopper and Pearson 1934).
+
+    It covers the true proportion with probability >= ``confidence`` whatever that is, if the n are independent
+    draws from the process of interest. Raises ValueError unless 0 <= k <= n, n >= 1 and 0 < confidence < 1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie in (0, 1), got {confidence}")
+    interval = stats.binomtest(k, n).proportion_ci(confidence, method="exact")
+    return Interval(k / n, float(interval.low), float(interval.high), confidence)
+
+
+def benjamini_hochberg(p_values: ArrayLike, q: float) -> NDArray[np.bool_]:
+    """List p-values so that the expected share of normal parts among the listed is <= ``q``.
+
+    ``p_values`` has shape (..., m), each row a lot of its own; bool of the same shape comes back.
+
+    With m0 normal parts the bound is q m0 / m (Benjamini and Hochberg 1995). It needs p-values of the normal
+    parts that are independent, or positively dependent on each of a subset (PRDS). Conformal p-values that share
+    one calibration set are PRDS, if the normal parts and that set are drawn independently from one
+    distribution (Bates, Candès, Lei, Romano, Sesia 2023, "Testing for outliers with conformal p-values").
+    The bound is an average over calibration sets and lots, not a promise for one list.
+
+    The smallest conformal p-value with n calibration images is 1/(n + 1), and a list of i parts needs p <= q i / m.
+    So a list of fewer than m / (q (n + 1)) parts cannot arise: with n = 99, m = 200 and q = 0.1 nothing is
+    listed until 20 parts are more extreme than every calibration image, and a list of a single part needs
+    n + 1 >= m / q. An empty list then says nothing about the lot.
+
+    Raises ValueError unless 0 < q < 1 and all p-values lie in [0, 1].
+    """
+    if not 0 < q < 1:
+        raise ValueError(f"q must lie in (0, 1), got {q}")
+    p = np.asarray(p_values, dtype=np.float64)
+    # Multiples of 1/(n + 1) often equal q i / m, which rounding must not decide
+    listed: NDArray[np.bool_] = stats.false_discovery_control(p, axis=-1) <= q * (1 + 1e-9)
+    return listed
+
+
+def summarise(records: Sequence[ImageRecord], alpha: float, fdr_level: float = 0.10) -> LotStatistics:
+    """Summarise one lot: a record per file, decided at ``alpha``, and a Benjamini-Hochberg list at ``fdr_level``.
+
+    The list takes every inspected image by its p-value, deferred ones too. It answers another question than REJECT
+    does (the share of false flags in the list, against the chance of a false reject per normal part), so
+    either may hold parts that the other does not. The rates are of the inspected files, with 95 % intervals.
+
+    Raises ValueError if the counts do not reconcile (two records of one image_id, a decision that is none), or if
+    a verdict was made at another alpha.
+    """
+    ids = Counter(record.image_id for record in records)
+    repeated = sorted(image_id for image_id, n in ids.items() if n > 1)
+    if repeated:
+        raise ValueError(f"each file must have one record, got several of {', '.join(repeated)}")
+    verdicts = {record.image_id: record.verdict for record in records if record.verdict is not None}
+    strays = sorted(image_id for image_id, verdict in verdicts.items() if verdict.alpha != alpha)
+    if strays:
+        raise ValueError(f"all verdicts must be at alpha = {alpha}, got another one for {', '.join(strays)}")
+
+    counted = Counter(record.decision for record in records)
+    counts = {decision.value: counted[decision] for decision in Decision}
+    n_inspected = len(verdicts)
+    if sum(counts.values()) != len(records):
+        raise ValueError(f"counts must add up to {len(records)} files, got {dict(counted)}")
+
+    listed = benjamini_hochberg([verdict.p_value for verdict in verdicts.values()], fdr_level)
+    return LotStatistics(
+        n_files=len(records),
+        n_inspected=n_inspected,
+        counts=counts,
+        reject_rate=clopper_pearson(counts[Decision.REJECT], n_inspected) if n_inspected else None,
+        defer_rate=clopper_pearson(counts[Decision.DEFER], n_inspected) if n_inspected else None,
+        expected_false_rejects=alpha * n_inspected,
+        fdr_level=fdr_level,
+        fdr_rejected=tuple(image_id for image_id, flag in zip(verdicts, listed, strict=True) if flag),
+    )

@@ -1,0 +1,242 @@
+"""The rendered files: what the PDF holds, what it refuses, and that the same report gives the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pikepdf
+import pytest
+from fabricated_lot import HOSTILE, Builder, quiet_lot, verdict_of
+from pdf_text import page_text
+from PIL import ImageFile
+
+from explainvad.errors import IntegrityError, RenderError, StorageError, UsageError
+from explainvad.report import render
+from explainvad.report.render import ReportRenderer
+from explainvad.types import Decision, LotReport
+
+
+def test_writes_all_formats_in_their_order(lot_report: LotReport, rendered: Path) -> None:
+    assert sorted(p.name for p in rendered.iterdir()) == ["report.html", "report.json", "report.pdf", "results.csv"]
+    assert all(p.stat().st_mode & 0o444 == 0o444 for p in rendered.iterdir())
+
+
+def test_pdf_has_one_page_for_each_flagged_image_between_front_and_back(lot_report: LotReport, rendered: Path) -> None:
+    flagged = [r.image_id for r in lot_report.records if r.flagged]
+    with pikepdf.open(rendered / "report.pdf") as pdf:
+        names = pdf.Root.Names.Dests.Names
+        pages = {p.objgen: i for i, p in enumerate(pdf.pages)}
+        target = {str(names[i]): pages[names[i + 1][0].objgen] for i in range(0, len(names), 2)}
+        n_pages = len(pdf.pages)
+    assert target["lot-summary"] == 1
+    first = target[flagged[0]]
+    assert [target[name] for name in flagged] == list(range(first, first + len(flagged)))
+    assert target["model-card"] == first + len(flagged)
+    assert target["method"] < first
+    assert target["appendix"] < n_pages
+
+
+def test_attachments_equal_the_exports_and_the_ledger(lot_report: LotReport, rendered: Path) -> None:
+    with pikepdf.open(rendered / "report.pdf") as pdf:
+        attached = {name: spec.get_file().read_bytes() for name, spec in pdf.attachments.items()}
+        kinds = {str(f.UF): str(f.AFRelationship) for f in pdf.Root.AF}
+    assert attached == {
+        "ledger.jsonl": (lot_report.run_dir / "ledger.jsonl").read_bytes(),
+        "report.json": (rendered / "report.json").read_bytes(),
+        "results.csv": (rendered / "results.csv").read_bytes(),
+    }
+    assert kinds == {"ledger.jsonl": "/Source", "report.json": "/Data", "results.csv": "/Data"}
+
+
+def test_pdf_text_carries_the_numbers_of_the_decision_rule(rendered: Path) -> None:
+    with pikepdf.open(rendered / "report.pdf") as pdf:
+        texts = [page_text(page) for page in pdf.pages]
+        method = next(t for t in texts if t.startswith("Methodanddecisionrule"))
+        last = texts[-1]
+    for expected in ("withn=95calibrationimages", "p≤α=0.05", "reaches1.42", "0.0104", "8.12%", "exchangeable"):
+        assert expected in method
+    assert "Noboundonmisseddefects" in method
+    assert "CLIPscorer:notused,noweights" in method
+    assert "takenupagain1time" in method
+    assert "EndofreportEV-7F3A-91C2-04BD" in last
+    assert "c0ffee5eed" * 6 in last
+    for number, text in enumerate(texts, 1):
+        assert f"Page{number}of{len(texts)}" in text
+        assert "EV-7F3A-91C2-04BD" in text
+
+
+def test_image_page_shows_verdict_contradiction_and_an_empty_human_verdict(rendered: Path) -> None:
+    with pikepdf.open(rendered / "report.pdf") as pdf:
+        texts = [page_text(page) for page in pdf.pages]
+    page = next(t for t in texts if "img-00022flange_022.png" in t and "Humanverdict" in t)
+    assert "≤0.24assumingprior0.01" in page
+    assert "Measuredplace:upperleft(stated:lowerright)" in page
+    assert "[a]smolvlm-256m" in page and f"[b]{'measured text, no language model'.replace(' ', '')}" in page
+    assert "Humanverdict" in page and "Signature" in page
+    blurred = next(t for t in texts if "blurred/flange_019.png" in t and "Humanverdict" in t)
+    assert "Noregionreachedsignificance" in blurred and "✕failed" in blurred
+
+
+def test_pdf_is_tagged_titled_archival_and_dated_by_the_record(rendered: Path) -> None:
+    with pikepdf.open(rendered / "report.pdf") as pdf:
+        assert bool(pdf.Root.MarkInfo.Marked)
+        assert str(pdf.Root.Lang) == "en"
+        assert str(pdf.docinfo["/CreationDate"]).startswith("D:20260314092741")
+        metadata = pdf.Root.Metadata.read_bytes()
+        assert b'pdfaid:part="3"' in metadata and b"<pdfuaid:part>1<" in metadata
+        figures = [o for o in pdf.objects if isinstance(o, pikepdf.Dictionary) and o.get("/S") == "/Figure"]
+        assert len(figures) > 20
+        assert all(str(f.get("/Alt", "")).strip() for f in figures)
+
+
+def test_same_report_same_bytes(lot_report: LotReport, rendered: Path, tmp_path: Path) -> None:
+    paths = ReportRenderer().render(lot_report, tmp_path)
+    assert [p.name for p in paths] == ["report.pdf", "report.html", "results.csv", "report.json"]
+    for path in paths:
+        assert path.read_bytes() == (rendered / path.name).read_bytes(), path.name
+
+
+def test_rendering_leaves_pillow_strict(rendered: Path) -> None:
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    assert "weasyprint" not in sys.modules
+
+
+def test_importing_the_renderer_is_light() -> None:
+    code = "import sys, explainvad.report.render; print({'weasyprint', 'matplotlib', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=render._PACKAGE_PARENT)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_html_is_self_contained_and_nothing_in_it_can_act(rendered: Path) -> None:
+    html = (rendered / "report.html").read_text("utf-8")
+    images = re.findall(r"<img\b[^>]*>", html)
+    assert len(images) > 20
+    assert all(re.search(r'src="data:image/(jpeg|svg\+xml);base64,', tag) for tag in images)
+    assert all(re.search(r'alt="[^"]{10,}"', tag) for tag in images)
+    style = re.search(r"<style>(.*?)</style>", html, re.S)
+    policy = re.search(r"'sha256-([^']+)'", html)
+    assert style and policy
+    assert base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode() == policy[1]
+    assert "<script" not in html and " style=" not in html
+    assert not re.search(r"""(src|href)=["']?(https?:|//|file:)""", html)
+
+
+def test_hostile_name_stays_text(lot_report: LotReport, rendered: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "secret.png"
+    canary.write_bytes(b"secret")
+    lot = replace(lot_report.lot, part=f'<img src="file://{canary}"><style>@import "x"</style>')
+    report = replace(quiet_lot(tmp_path / "run"), lot=lot)
+    ReportRenderer().render(report, tmp_path, ["pdf", "html"])
+    html = (tmp_path / "report.html").read_text("utf-8")
+    assert f"&lt;img src=&#34;file://{canary}&#34;&gt;" in html
+    assert "<img src=&#34;" not in html
+    with pikepdf.open(tmp_path / "report.pdf") as pdf:
+        assert f'<imgsrc="file://{canary}">' in page_text(pdf.pages[0])
+    assert HOSTILE not in (rendered / "report.html").read_text("utf-8")
+
+
+def test_altered_picture_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+    b = Builder(tmp_path / "run")
+    b.inspected("a.png", verdict_of(Decision.REJECT, 3.0, 1 / 96), [(250, 130, 20, 9)])
+    report = b.report()
+    path = tmp_path / "run" / "maps" / "img-00001.png"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(IntegrityError, match=r"maps/img-00001\.png was altered"):
+        ReportRenderer().render(report, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_ledger_is_an_integrity_error(tmp_path: Path) -> None:
+    report = quiet_lot(tmp_path / "run")
+    (tmp_path / "run" / "ledger.jsonl").unlink()
+    with pytest.raises(IntegrityError, match=r"ledger\.jsonl"):
+        ReportRenderer().render(report, tmp_path, ["html"])
+    ReportRenderer().render(report, tmp_path, ["csv"])
+
+
+@pytest.mark.parametrize("formats", [["pdf", "docx"], []])
+def test_unknown_format_names_the_valid_ones(lot_report: LotReport, tmp_path: Path, formats: list[str]) -> None:
+    with pytest.raises(UsageError, match="pdf, html, csv, json"):
+        ReportRenderer().render(lot_report, tmp_path, formats)
+
+
+def test_unwritable_folder_is_a_storage_error(lot_report: LotReport, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="file"):
+        ReportRenderer().render(lot_report, tmp_path / "file", ["csv"])
+
+
+def test_failed_write_keeps_the_old_file_whole(
+    lot_report: LotReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "results.csv").write_text("old")
+
+    def full_disk(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(render.os, "fsync", full_disk)
+    with pytest.raises(StorageError, match="No space left"):
+        ReportRenderer().render(lot_report, tmp_path, ["csv"])
+    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+    assert (tmp_path / "results.csv").read_text() == "old"
+
+
+def _job(folder: Path, html: str, assets: dict[str, str]) -> Path:
+    (folder / "assets").mkdir(parents=True)
+    (folder / "attachments").mkdir()
+    (folder / "report.html").write_text(html, "utf-8")
+    job = {"issued": "2026-03-14T09:27:41+00:00", "assets": assets, "attachments": []}
+    (folder / "job.json").write_text(json.dumps(job))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ('<img alt="x" src="file:///etc/passwd">', "file:///etc/passwd"),
+        ('<img alt="x" src="https://example.org/x.png">', "https://example.org/x.png"),
+        ('<img alt="x" src="asset:absent.jpg">', "absent.jpg"),
+        ('<img alt="x" src="asset:../job.json">', "job.json"),
+        ('<img src="asset:dot.svg">', "alt"),
+    ],
+)
+def test_worker_refuses_foreign_missing_and_mute_pictures(tmp_path: Path, body: str, complaint: str) -> None:
+    html = f'<html lang="en"><title>t</title><body>{body}</body></html>'
+    folder = _job(tmp_path / "job", html, {"dot.svg": "image/svg+xml"})
+    (folder / "assets" / "dot.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>')
+    with pytest.raises(RenderError, match=re.escape(complaint)):
+        render._run_worker(folder, 0, 60)
+
+
+def test_slow_worker_is_stopped(tmp_path: Path) -> None:
+    folder = _job(tmp_path / "job", '<html lang="en"><title>t</title></html>', {})
+    with pytest.raises(RenderError, match="not ready"):
+        render._run_worker(folder, 0, 0.05)
+
+
+def test_issue_date_follows_source_date_epoch(
+    lot_report: LotReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+    ReportRenderer().render(lot_report, tmp_path, ["html"])
+    assert "2027-01-15 08:00 UTC" in (tmp_path / "report.html").read_text("utf-8")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "tomorrow")
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH"):
+        ReportRenderer().render(lot_report, tmp_path, ["html"])
+
+
+def test_renders_from_any_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "weasyprint.py").write_text("raise SystemExit('a stray module was imported')")
+    report = quiet_lot(tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "cwd")
+    assert ReportRenderer().render(report, tmp_path / "out", ["pdf"]) == [tmp_path / "out" / "report.pdf"]
+    shutil.rmtree(tmp_path / "run")
