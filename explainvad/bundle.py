@@ -66,12 +66,22 @@ def write_bundle(
                     stream.write(content)
                     stream.flush()
                     os.fsync(stream.fileno())
-            if path.exists():
-                path.rename(Path(scratch) / "old")
-            folder.rename(path)
+            _swap(folder, path, Path(scratch) / "old")
     except OSError as error:
         raise StorageError(f"the model could not be written to {path}: {error.strerror or error}") from error
     return hashlib.sha256(data).hexdigest()
+
+
+def _swap(new: Path, path: Path, old: Path) -> None:
+    """Put ``new`` at ``path`` and what was there at ``old``; what was there comes back when that fails."""
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -86,16 +96,17 @@ def read_bundle(path: Path) -> Bundle:
     try:
         manifest = json.loads(data)
         schema, listed, contents = manifest["schema"], dict(manifest["files"]), manifest["contents"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(f"{path.name}/manifest.json is damaged: fit the model again, or restore it") from error
     if schema != SCHEMA:
         raise IntegrityError(f"{path.name} has schema {schema}, this version reads {SCHEMA}: fit the model again")
     payload = {}
+    root = path.resolve()
     for name, expected in listed.items():
-        if Path(name).is_absolute() or ".." in Path(name).parts or (path / name).is_symlink():
+        if not _lies_inside(root, name):
             raise IntegrityError(f"{path.name} lists {name!r}, which lies outside the bundle: do not use it")
         try:
-            payload[name] = (path / name).read_bytes()
+            payload[name] = (root / name).read_bytes()
         except OSError as error:
             raise IntegrityError(
                 f"{path.name}/{name} is missing: restore the bundle, or fit the model again"
@@ -103,15 +114,24 @@ def read_bundle(path: Path) -> Bundle:
         got = hashlib.sha256(payload[name]).hexdigest()
         if got != expected:
             raise IntegrityError(
-                f"{path.name}/{name} was altered: expected sha256 {expected[:16]}…, got {got[:16]}…; "
+                f"{path.name}/{name} was altered: expected sha256 {str(expected)[:16]}…, got {got[:16]}…; "
                 "restore the bundle, or fit the model again"
             )
     try:
         tensors = {n.removesuffix(".safetensors"): load(b) for n, b in payload.items() if n.endswith(".safetensors")}
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that numpy does not have
         raise IntegrityError(f"{path.name} holds tensors that cannot be read: {error}") from error
     files = {n: b for n, b in payload.items() if not n.endswith(".safetensors")}
     return Bundle(contents, tensors, files, hashlib.sha256(data).hexdigest())
+
+
+def _lies_inside(root: Path, name: str) -> bool:
+    """Whether ``name`` leads to a place below ``root`` (resolved) without ``..`` and without links."""
+    target = root / name
+    try:
+        return root in target.parents and target.resolve() == target
+    except (ValueError, RuntimeError):  # a zero byte, links in a circle
+        return False
 
 
 def find_model(lot: Path, configured: Path | None) -> Path:

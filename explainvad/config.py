@@ -19,10 +19,11 @@ class DetectionConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    resolution: int = Field(default=256, ge=64, le=1024, description="longer side of the working frame, px")
+    resolution: int = Field(default=256, ge=64, le=1024, description="longer side for the autoencoder, px")
     steps: int = Field(default=1200, ge=1, le=100_000, description="training steps of the autoencoder")
     batch: int = Field(default=16, ge=1, le=256, description="crops in a training step")
-    bank_rows: int = Field(default=4000, ge=16, le=200_000, description="most rows of the memory bank")
+    bank_resolution: int = Field(default=400, ge=64, le=2048, description="longer side for the memory bank, px")
+    bank_rows: int = Field(default=6000, ge=16, le=200_000, description="most rows of the memory bank")
 
 
 class InspectionConfig(BaseModel):
@@ -38,15 +39,15 @@ class InspectionConfig(BaseModel):
     q: float = Field(default=0.10, gt=0, lt=1, description="false discovery rate of the lot's list")
     prior: float = Field(default=0.05, gt=0, lt=1, description="defect rate assumed for the probability bound")
     seed: int = Field(default=0, ge=0, lt=2**32)
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU if any")
     detection: DetectionConfig = DetectionConfig()
 
 
 def load_config(path: Path) -> InspectionConfig:
     """Read a TOML file. ``model`` becomes absolute, relative to the file. Raises ConfigError."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path.name}: expected a readable TOML file, got: {error}") from error
     config = parse_config(raw, path.name)
     if config.model is not None:

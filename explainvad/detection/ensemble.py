@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from explainvad.detection.backbones import AutoencoderTokens
+from explainvad.detection.descriptors import LocalDescriptors
 from explainvad.detection.memory_bank import MemoryBank
 from explainvad.detection.reconstruction.masked import MaskedReconstruction
 from explainvad.types import ImageScore, InspectionImage, ScorerCard
@@ -19,7 +19,7 @@ Progress = Callable[[str, int, int], None]
 MISSING = {
     "embedded": (
         "CLIP scorer: not used, the embedded profile has no weights for it",
-        "pretrained backbone: not used, features come from the autoencoder trained on the reference images",
+        "pretrained backbone: not used, the memory bank compares fixed local descriptors",
         "SAM refinement: not used, regions are cut by the calibrated threshold",
         "language model: not used, sentences are written from measured facts",
     )
@@ -34,7 +34,7 @@ def resolve_device(device: str) -> str:
 
 
 class EmbeddedEnsemble:
-    """Profile ``embedded``: masked reconstruction, and a memory bank on its encoder. Needs no weights."""
+    """Profile ``embedded``: masked reconstruction, and a memory bank on local descriptors. Needs no weights."""
 
     profile = "embedded"
 
@@ -43,16 +43,25 @@ class EmbeddedEnsemble:
 
     @classmethod
     def build(
-        cls, *, resolution: int, steps: int, batch: int, bank_rows: int, device: str, progress: Progress | None = None
+        cls,
+        *,
+        resolution: int,
+        steps: int,
+        batch: int,
+        bank_resolution: int,
+        bank_rows: int,
+        device: str,
+        progress: Progress | None = None,
     ) -> EmbeddedEnsemble:
         """Unfitted scorers."""
-        reconstruction = MaskedReconstruction(
-            resolution, steps, batch, device=resolve_device(device), progress=progress
+        device = resolve_device(device)
+        return cls(
+            MaskedReconstruction(resolution, steps, batch, device=device, progress=progress),
+            MemoryBank(LocalDescriptors(bank_resolution), bank_rows),
         )
-        return cls(reconstruction, MemoryBank(AutoencoderTokens(reconstruction), rows=bank_rows))
 
     def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
-        """Fit on the FIT images; the bank needs the reconstruction's encoder, so it comes second."""
+        """Fit both scorers on the FIT images."""
         self.reconstruction.fit(images, seed)
         self.bank.fit(images, seed)
 
@@ -75,5 +84,7 @@ class EmbeddedEnsemble:
     ) -> EmbeddedEnsemble:
         """Rebuild the fitted scorers."""
         r, b = MaskedReconstruction.name, MemoryBank.name
-        reconstruction = MaskedReconstruction.restore(arrays[r], settings[r], resolve_device(device))
-        return cls(reconstruction, MemoryBank.restore(arrays[b], settings[b], AutoencoderTokens(reconstruction)))
+        return cls(
+            MaskedReconstruction.restore(arrays[r], settings[r], resolve_device(device)),
+            MemoryBank.restore(arrays[b], settings[b], LocalDescriptors(settings[b]["resolution"])),
+        )

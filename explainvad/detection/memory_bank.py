@@ -1,14 +1,15 @@
 """Memory-bank scorer: how far each patch lies from every patch seen on normal images.
 
-Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore, CVPR 2022): features averaged over
-their 3 x 3 neighbourhood, a greedy k-centre coreset M, and for a test patch m_test the distance to its nearest
-m* in M. The features come from whatever backbone it is given.
+Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore, CVPR 2022): features averaged over a
+neighbourhood, a greedy k-centre coreset M, and for a test patch m_test the distance to its nearest m* in M. Two
+additions make it work with weak features: a patch's place in the image is part of its feature, and the distance is
+divided by what is usual around m*, measured on the reference images with their own patches left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -21,9 +22,12 @@ from explainvad.detection.neighbors import nearest
 from explainvad.errors import NotFittedError
 from explainvad.types import ImageScore, InspectionImage, ScorerCard
 
-MAX_CANDIDATES = 60_000  # rows that enter the coreset search; above, a random part of them does
-MAX_ROWS = 4_000
-SHARE = 0.1  # of the candidates, as in PatchCore-10 %
+MAX_CANDIDATES = 40_000  # rows that enter the coreset search; above, a random part of them does
+NEIGHBOURHOOD = 5  # patches a side over which features are averaged
+PLACE_WEIGHT = 4.0  # typical deviations of a feature that the whole height of an image counts for
+USUAL_PRIOR = 8.0  # patches that the overall usual distance counts for, beside a row's own
+LEFT_OUT = 24  # reference images, at most, that measure the usual distance
+SIGMA = 0.7  # patches, blur of the map
 TOP = 0.004  # share of patches whose mean distance is the image's score
 
 
@@ -32,6 +36,7 @@ class Backbone(Protocol):
 
     name: str
     weights: str
+    resolution: int  # px, longer side of what it sees
 
     def features(self, image: InspectionImage) -> Tensor:
         """Features (d, rows, cols) of a grid of patches over the whole image."""
@@ -39,74 +44,92 @@ class Backbone(Protocol):
 
 
 class MemoryBank:
-    """PatchCore-style memory bank; the unit of its score is the distance in feature space."""
+    """PatchCore-style memory bank; the unit of its score is the usual distance of a normal patch."""
 
     name = "memory_bank"
 
-    def __init__(self, backbone: Backbone, sigma: float = 0.7, rows: int = MAX_ROWS) -> None:
-        self.backbone, self.sigma, self.rows = backbone, sigma, rows
-        self.bank: Tensor | None = None
-        self.origin: Tensor | None = None  # (M, 3): image, row and column of each bank row
+    def __init__(self, backbone: Backbone, rows: int) -> None:
+        self.backbone, self.rows = backbone, rows
+        self.arrays: dict[str, Tensor] = {}  # centre, scale (d,); bank (M, d + 2); usual (M,); origin (M, 3)
         self.facts: dict[str, str] = {}
 
     def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
-        """Fill the bank. Each image contributes at most its share of MAX_CANDIDATES, drawn at random."""
+        """Fill the bank; an image contributes its share of MAX_CANDIDATES, drawn at random."""
         generator = torch.Generator().manual_seed(seed)
         share = max(1, MAX_CANDIDATES // len(images))
         features, origins, seen = [], [], 0
         for i, image in enumerate(images):
-            grid = self._patches(image)
-            rows = grid.flatten(1).T
-            seen += len(rows)
-            keep = torch.randperm(len(rows), generator=generator)[:share].sort().values
-            features.append(rows[keep])
+            grid = self._averaged(image)
+            seen += grid[0].numel()
+            keep = torch.randperm(grid[0].numel(), generator=generator)[:share].sort().values
+            features.append(self._with_place(grid)[keep])
             place = torch.stack((keep // grid.shape[2], keep % grid.shape[2]), dim=1)
             origins.append(torch.cat((torch.full((len(keep), 1), i), place), dim=1))
         candidates, origin = torch.cat(features), torch.cat(origins)
-        picked = greedy_k_centre(candidates, min(self.rows, max(1, round(SHARE * len(candidates)))), generator)
-        self.bank, self.origin = candidates[picked].contiguous(), origin[picked].to(torch.int32)
+        centre, scale = self._standard(candidates)
+        candidates = (candidates - centre) / scale
+        picked = greedy_k_centre(candidates, min(self.rows, len(candidates)), generator)
+        bank, origin = candidates[picked].contiguous(), origin[picked].to(torch.int32)
+        usual = _usual_distance(bank, origin[:, 0], [(f - centre) / scale for f in features[:LEFT_OUT]])
+        self.arrays = {"centre": centre, "scale": scale, "bank": bank, "usual": usual, "origin": origin}
         self.facts = {"bank": f"{len(picked):,} rows of {seen:,} patches from {len(images)} images"}
 
     @torch.inference_mode()
-    def _patches(self, image: InspectionImage) -> Tensor:
-        """Locally aware features (d, rows, cols): mean over the 3 x 3 neighbourhood, border not padded with zeros."""
+    def _averaged(self, image: InspectionImage) -> Tensor:
+        """Locally aware features (d, rows, cols); the border is not padded with zeros."""
         features = self.backbone.features(image)[None]
-        return F.avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False)[0]
+        pad = NEIGHBOURHOOD // 2
+        return F.avg_pool2d(features, NEIGHBOURHOOD, stride=1, padding=pad, count_include_pad=False)[0]
+
+    @staticmethod
+    def _with_place(grid: Tensor) -> Tensor:
+        """(d, rows, cols) -> (rows * cols, d + 2): features and the place, in heights of the image."""
+        d, rows, cols = grid.shape
+        y = ((torch.arange(rows) + 0.5) / rows)[:, None].expand(rows, cols)
+        x = ((torch.arange(cols) + 0.5) / rows)[None].expand(rows, cols)
+        return torch.cat((grid, y[None], x[None])).reshape(d + 2, -1).T
+
+    @staticmethod
+    def _standard(candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Centre and scale of each column; the place's scale is such that PLACE_WEIGHT holds."""
+        centre, scale = candidates.mean(0), candidates.std(0) + 1e-3
+        d = candidates.shape[1] - 2
+        scale[d:] = 1.0 / (PLACE_WEIGHT * d**0.5)
+        return centre, scale
 
     def score(self, images: Sequence[InspectionImage]) -> list[ImageScore]:
-        """Score each image on its own. ``evidence``: ``neighbour`` int32 (rows, cols, 3), image and cell of each m*."""
+        """Score each image on its own; ``evidence``: neighbour int32 (rows, cols, 3), image and cell of each m*."""
         return [self._score(image) for image in images]
 
     @torch.inference_mode()
     def _score(self, image: InspectionImage) -> ImageScore:
-        if self.bank is None or self.origin is None:
-            raise NotFittedError(f"the {self.name} scorer was asked to score before fit: call fit, or load a bundle")
-        grid = self._patches(image)
-        distance, index = nearest(grid.flatten(1).T, self.bank)
-        smooth = gaussian_blur(distance.reshape(grid.shape[1:]), self.sigma)
+        a = self._fitted()
+        grid = self._averaged(image)
+        distance, index = nearest((self._with_place(grid) - a["centre"]) / a["scale"], a["bank"])
+        smooth = gaussian_blur((distance / a["usual"][index]).reshape(grid.shape[1:]), SIGMA)
         return ImageScore(
             scorer=self.name,
             value=top_mean(smooth, TOP),
             anomaly_map=to_frame(smooth, image.height, image.width),
-            evidence={"neighbour": self.origin[index].reshape(*grid.shape[1:], 3).numpy()},
+            evidence={"neighbour": a["origin"][index].reshape(*grid.shape[1:], 3).numpy()},
         )
+
+    def _fitted(self) -> dict[str, Tensor]:
+        if not self.arrays:
+            raise NotFittedError(f"the {self.name} scorer was used before fit: call fit, or load a bundle")
+        return self.arrays
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and settings from which :meth:`restore` makes the same scorer."""
-        if self.bank is None or self.origin is None:
-            raise NotFittedError("an empty memory bank cannot be saved: call fit first")
-        settings: dict[str, Any] = {"sigma": self.sigma, "rows": self.rows, "facts": dict(self.facts)}
-        return {"bank": self.bank.numpy(), "origin": self.origin.numpy()}, settings
+        settings = {"rows": self.rows, "facts": dict(self.facts), "resolution": self.backbone.resolution}
+        return {k: v.numpy() for k, v in self._fitted().items()}, settings
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any], backbone: Backbone) -> MemoryBank:
+    def restore(cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any], backbone: Backbone) -> Self:
         """Rebuild a fitted bank on the same backbone."""
-        scorer = cls(backbone, sigma=settings["sigma"], rows=settings["rows"])
-        scorer.bank, scorer.origin, scorer.facts = (
-            torch.from_numpy(arrays["bank"]),
-            torch.from_numpy(arrays["origin"]),
-            dict(settings["facts"]),
-        )
+        scorer = cls(backbone, settings["rows"])
+        scorer.arrays = {k: torch.from_numpy(v) for k, v in arrays.items()}
+        scorer.facts = dict(settings["facts"])
         return scorer
 
     def card(self) -> ScorerCard:
@@ -114,8 +137,28 @@ class MemoryBank:
         return ScorerCard(
             name=self.name,
             family="memory bank",
-            summary="Distance of each patch to the nearest patch of a coreset of normal patches",
+            summary="Distance of each patch to the nearest patch of a coreset of normal patches, in usual distances",
             source="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022",
             weights=self.backbone.weights,
             facts={"features": self.backbone.name, **self.facts},
         )
+
+
+def _usual_distance(bank: Tensor, owner: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """Usual distance (M,) around each bank row: mean over normal patches whose nearest foreign row it is.
+
+    ``features[i]`` are patches of image i, compared with rows of other images only (``owner`` != i). Rows that
+    few patches come near are drawn towards the overall mean.
+    """
+    total, count = torch.zeros(len(bank)), torch.zeros(len(bank))
+    overall = []
+    for i, patches in enumerate(features):
+        foreign = (owner != i).nonzero()[:, 0]
+        if not len(foreign):
+            continue
+        distance, index = nearest(patches, bank[foreign])
+        total.index_add_(0, foreign[index], distance)
+        count.index_add_(0, foreign[index], torch.ones(len(distance)))
+        overall.append(distance)
+    mean = float(torch.cat(overall).mean()) if overall else 1.0
+    return (total + USUAL_PRIOR * mean) / (count + USUAL_PRIOR) + 1e-6

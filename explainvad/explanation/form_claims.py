@@ -19,7 +19,9 @@ from explainvad.types import ClaimStatus, RegionFacts
 
 _SUPPORTED, _PARTLY, _CONTRADICTED = ClaimStatus.SUPPORTED, ClaimStatus.PARTLY, ClaimStatus.CONTRADICTED
 
-_UNIT = r"(?P<unit>px|pixels?|mm|millimet(?:re|er)s?|cm|centimet(?:re|er)s?|[µμu]m|micromet(?:re|er)s?|microns?)\b"
+_UNIT = (
+    r"(?P<unit>px|pixels?|mm|millimet(?:re|er)s?|cm|centimet(?:re|er)s?|[µμu]m|micromet(?:re|er)s?|microns?)(?![a-z])"
+)
 _IN_MM = {"m": 1.0, "c": 10.0, "u": 1e-3, "µ": 1e-3, "μ": 1e-3}
 _START = rf"(?:{MODIFIER}\s*)?(?<![\w.,/-])"
 

@@ -14,7 +14,7 @@ from jinja2 import Environment
 from explainvad.errors import UsageError
 from explainvad.report import wording
 from explainvad.report.figures import HeatScale
-from explainvad.report.image_page import REGIONS_SHOWN, ImagePage, decision_class
+from explainvad.report.image_page import ImagePage
 from explainvad.report.plots import colour_bar, score_plot
 from explainvad.types import JSON, Decision, LotInfo, LotReport
 
@@ -93,8 +93,7 @@ def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: S
         "configuration": flattened(report.provenance.config),
         "attachments": attachments,
         "heat": HeatScale.of(calibration),
-        "regions_shown": REGIONS_SHOWN,
-        "kind": decision_class,
+        "kind": wording.decision_class,
         "score_alt": _score_alt(report),
     }
 

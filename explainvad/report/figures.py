@@ -43,9 +43,22 @@ def colour_stops(n: int) -> list[str]:
     return ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in _colour_table()[np.linspace(0, 255, n).round().astype(int)]]
 
 
-def outlined(evidence: bytes, regions: Sequence[Region]) -> bytes:
-    """Draw every region's outline and name on the inspected picture. Returns a JPEG."""
-    picture = _fitted(_photo(evidence), PICTURE_PX)
+def photograph(data: bytes) -> Image.Image:
+    """Decode a picture of the run folder, RGB."""
+    with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as stored:
+        return stored.convert("RGB")
+
+
+def fitted(picture: Image.Image, long_side: int = PICTURE_PX) -> Image.Image:
+    """Scale to a fixed long side, so that outlines and names have one thickness on every page."""
+    factor = long_side / max(picture.size)
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC)
+
+
+def outlined(shown: Image.Image, regions: Sequence[Region]) -> bytes:
+    """Draw every region's outline and name on the fitted picture. Returns a JPEG."""
+    picture = shown.copy()
     drawing = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=PICTURE_PX // 36)
     for region in regions:
@@ -54,59 +67,47 @@ def outlined(evidence: bytes, regions: Sequence[Region]) -> bytes:
     # Name the regions after all outlines, so that no outline crosses a name.
     for region in regions:
         _label(drawing, region, picture.size, font)
-    return _jpeg(picture)
+    return jpeg(picture)
 
 
-def whole(reference: bytes) -> bytes:
-    """Scale a reference image for print. Returns a JPEG."""
-    return _jpeg(_fitted(_photo(reference), PICTURE_PX // 2))
-
-
-def heat_overlay(evidence: bytes, heat_map: bytes, scale: HeatScale) -> tuple[bytes, bool]:
-    """Lay the anomaly map over the picture.
+def heat_overlay(shown: Image.Image, heat_map: bytes, scale: HeatScale) -> tuple[bytes, bool]:
+    """Lay the anomaly map over the fitted picture.
 
     ``heat_map`` is a 16-bit grey PNG with value = map / top * 65535. Returns a JPEG, and whether any
     pixel reaches the pixel threshold (outlined in white).
     """
-    picture = _fitted(_photo(evidence), PICTURE_PX)
     with Image.open(io.BytesIO(heat_map), formats=["PNG"]) as stored:
         values = np.asarray(stored, dtype=np.float32) / 65535
-    resized = Image.fromarray(values).resize(picture.size, Image.Resampling.BILINEAR)
-    level = np.asarray(resized)
-    colours = _colour_table()[np.clip(level * 255, 0, 255).astype(np.uint8)]
-    shown = level * scale.top >= scale.cluster
-    pixels = np.array(picture)
-    blend = _OVERLAY_OPACITY * colours[shown] + (1 - _OVERLAY_OPACITY) * pixels[shown]
-    pixels[shown] = blend.round().astype(np.uint8)
+    level = np.asarray(Image.fromarray(values).resize(shown.size, Image.Resampling.BILINEAR))
+    visible = level * scale.top >= scale.cluster
+    pixels = np.array(shown)
+    colours = _colour_table()[np.clip(level[visible] * 255, 0, 255).astype(np.uint8)]
+    blend = _OVERLAY_OPACITY * colours + (1 - _OVERLAY_OPACITY) * pixels[visible]
+    pixels[visible] = blend.round().astype(np.uint8)
     overlay = Image.fromarray(pixels)
     above = level * scale.top >= scale.pixel
     if above.any():
         _stroke(overlay, Image.fromarray(above), inner=0, outer=2)
-    return _jpeg(overlay), bool((values * scale.top >= scale.pixel).any())
+    return jpeg(overlay), bool((values * scale.top >= scale.pixel).any())
 
 
 def crop_pair(
-    evidence: bytes, reference: bytes | None, xyxy: XYXY, frame: tuple[int, int]
+    photo: Image.Image, reference: Image.Image | None, xyxy: XYXY, frame: tuple[int, int]
 ) -> tuple[bytes, bytes | None]:
     """Cut a square around ``xyxy`` (px in ``frame`` = (width, height)) out of picture and reference.
 
     The reference may have another size: the same relative place is cut. Returns JPEGs of equal size.
     """
     square = _square_around(xyxy, frame)
-    crop = _cut(_photo(evidence), square, frame)
-    return _jpeg(crop), None if reference is None else _jpeg(_cut(_photo(reference), square, frame))
+    nominal = None if reference is None else jpeg(_cut(reference, square, frame))
+    return jpeg(_cut(photo, square, frame)), nominal
 
 
-def _photo(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data), formats=["JPEG", "PNG"]) as stored:
-        return stored.convert("RGB")
-
-
-def _fitted(picture: Image.Image, long_side: int) -> Image.Image:
-    """Scale to a fixed long side, so that outlines and names have one thickness on every page."""
-    factor = long_side / max(picture.size)
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC)
+def jpeg(picture: Image.Image) -> bytes:
+    """Encode for the report: no chroma subsampling, which would blur the heat map's colours."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+    return buffer.getvalue()
 
 
 def _mask_picture(region: Region, size: tuple[int, int]) -> Image.Image:
@@ -173,9 +174,3 @@ def _colour_table() -> NDArray[np.uint8]:
 
     table: NDArray[np.uint8] = colormaps[COLOUR_MAP](np.arange(256), bytes=True)[:, :3]
     return table
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
-    return buffer.getvalue()

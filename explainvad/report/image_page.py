@@ -13,7 +13,6 @@ from explainvad.types import (
     CalibrationFacts,
     Claim,
     ClaimStatus,
-    Decision,
     Finding,
     ImageRecord,
     LotReport,
@@ -95,16 +94,17 @@ def _page(
     pictures: dict[str, bytes],
 ) -> ImagePage:
     name = record.image_id
-    evidence = read_artifact(run_dir, record, f"evidence/{name}.jpg")
+    photo = figures.photograph(read_artifact(run_dir, record, f"evidence/{name}.jpg"))
     heat_map = read_artifact(run_dir, record, f"maps/{name}.png")
-    reference = (
-        read_artifact(run_dir, record, f"evidence/{name}-reference.jpg") if record.reference is not None else None
-    )
+    reference = None
+    if record.reference is not None:
+        reference = figures.photograph(read_artifact(run_dir, record, f"evidence/{name}-reference.jpg"))
     finding_words = _finding_words(record)
 
     # Draw the two large pictures.
-    pictures[f"{name}-outlined.jpg"] = figures.outlined(evidence, [f.region for f in record.findings])
-    overlay, above = figures.heat_overlay(evidence, heat_map, figures.HeatScale.of(calibration))
+    shown = figures.fitted(photo)
+    pictures[f"{name}-outlined.jpg"] = figures.outlined(shown, [f.region for f in record.findings])
+    overlay, above = figures.heat_overlay(shown, heat_map, figures.HeatScale.of(calibration))
     pictures[f"{name}-heat.jpg"] = overlay
 
     # Cut the heaviest regions out, each beside the same place of the reference.
@@ -112,12 +112,12 @@ def _page(
     for finding in record.findings[:REGIONS_SHOWN]:
         region = finding.region
         frame = (region.mask.width, region.mask.height)
-        crop, nominal = figures.crop_pair(evidence, reference, region.xyxy, frame)
-        shown = Picture(
+        crop, nominal = figures.crop_pair(photo, reference, region.xyxy, frame)
+        inspected = Picture(
             f"{name}-{len(regions) + 1}.jpg",
             f"Region {region.region_id} of {name} as inspected, {finding.facts.place}.",
         )
-        pictures[shown.name] = crop
+        pictures[inspected.name] = crop
         beside = None
         if nominal is not None and record.reference is not None:
             beside = Picture(
@@ -125,14 +125,14 @@ def _page(
                 f"The same place of nominal reference {record.reference.reference_id}.",
             )
             pictures[beside.name] = nominal
-        regions.append(RegionView(finding, shown, beside))
+        regions.append(RegionView(finding, inspected, beside))
 
     whole_reference = None
     if reference is not None and record.reference is not None and not regions:
         whole_reference = Picture(
             f"{name}-reference.jpg", f"Nearest nominal reference {record.reference.reference_id}, no region to compare."
         )
-        pictures[whole_reference.name] = figures.whole(reference)
+        pictures[whole_reference.name] = figures.jpeg(figures.fitted(reference, figures.PICTURE_PX // 2))
 
     sentences, authors, left_out = _sentences(record)
     return ImagePage(
@@ -202,8 +202,3 @@ def _height_class(record: ImageRecord, n_regions: int, sentences: Sequence[Sente
     used += 29.0  # the human verdict
     room = _PAGE_MM - used
     return f"h{next((h for h in (66, 58, 50, 42) if h <= room), 34)}"
-
-
-def decision_class(decision: Decision) -> str:
-    """The CSS class of a decision: fixed words only, never a value from data."""
-    return decision.value.lower().replace("_", "-")

@@ -53,13 +53,9 @@ class ReportRenderer:
         wanted = [name for name in FILES if name in formats]
 
         # Make everything before the first file is written: an altered picture must leave no half report.
-        rendered: dict[str, bytes] = {}
-        if "csv" in wanted:
-            rendered["csv"] = results_csv(report)
-        if "json" in wanted:
-            rendered["json"] = report_json(report)
+        rendered = {"csv": results_csv(report), "json": report_json(report)}
         if "pdf" in wanted or "html" in wanted:
-            document = _Document(report)
+            document = _Document(report, rendered)
             if "pdf" in wanted:
                 rendered["pdf"] = document.pdf(self.seconds_per_page)
             if "html" in wanted:
@@ -76,13 +72,13 @@ class ReportRenderer:
 class _Document:
     """The pages of a report with their pictures, to be printed as PDF or as HTML."""
 
-    def __init__(self, report: LotReport) -> None:
+    def __init__(self, report: LotReport, exports: Mapping[str, bytes]) -> None:
         self.environment = template_environment()
         self.issued = issued_at(report)
         self.attachments = [  # in the order of their names, as a PDF name tree must be
             Attachment("ledger.jsonl", read_ledger(report.run_dir), "Hash-chained record of the run", "Source"),
-            Attachment("report.json", report_json(report), "This report for machines", "Data"),
-            Attachment("results.csv", results_csv(report), "One row for each file of the lot", "Data"),
+            Attachment("report.json", exports["json"], "This report for machines", "Data"),
+            Attachment("results.csv", exports["csv"], "One row for each file of the lot", "Data"),
         ]
         self.pages, pictures = image_pages(report)
         self.assets = pictures | lot_graphics(self.environment, report)

@@ -94,6 +94,11 @@ def elide(text: str, length: int) -> str:
     return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
 
 
+def decision_class(decision: Decision) -> str:
+    """The CSS class of a decision: fixed words only, never a value from data."""
+    return decision.value.lower().replace("_", "-")
+
+
 def disposition(report: LotReport) -> tuple[Decision, str, str]:
     """Say what the inspection as a whole amounts to: the decision that leads, a headline and a sentence."""
     c = report.statistics.counts

@@ -58,15 +58,18 @@ class AcquisitionGates:
 
     def deviation(self, features: Mapping[str, float]) -> float:
         """Largest standardised deviation over the gates: what CAL sets a limit for."""
-        z = {name: (value - self.centre[name]) / self.scale[name] for name, value in features.items()}
-        return max(v if name in ONE_SIDED else abs(v) for name, v in z.items())
+        return max(self._deviation(name, value) for name, value in features.items())
+
+    def _deviation(self, name: str, value: float) -> float:
+        z = (value - self.centre[name]) / self.scale[name]
+        return z if name in ONE_SIDED else abs(z)
 
     def results(self, features: Mapping[str, float], limit: float) -> tuple[GateResult, ...]:
-        """Each gate with its limits in the feature's own unit; passed exactly when its deviation is <= ``limit``."""
+        """Each gate with its limits in the feature's own unit; all pass exactly when ``deviation`` is <= ``limit``."""
         results = []
         for name, value in features.items():
             reach = limit * self.scale[name]
             lower = 0.0 if name in ONE_SIDED else self.centre[name] - reach
-            upper = self.centre[name] + reach
-            results.append(GateResult(name, value, lower, upper, lower <= value <= upper, MEANINGS[name]))
+            passed = self._deviation(name, value) <= limit
+            results.append(GateResult(name, value, lower, self.centre[name] + reach, passed, MEANINGS[name]))
         return tuple(results)

@@ -45,7 +45,7 @@ class TailRank:
         if n < 2:
             raise ValueError(f"a rank needs at least 2 NORM scores, got {n}")
         tail = ordered[-max(2, round(TAIL_SHARE * n)) :]
-        spread = float(np.mean(tail - tail[0])) or float(np.std(ordered)) or 1.0
+        spread = float(np.mean(tail[1:] - tail[0])) or float(np.mean(ordered - ordered[0])) or 1.0
         values, first = np.unique(ordered, return_index=True)
         return cls(values, np.log((n - first + 1.0) / (n + 1.0)), spread)
 

@@ -1,7 +1,9 @@
 """Disjoint splits of the reference images, by part and never by file.
 
 Two pictures of one part are not exchangeable with pictures of different parts: if one trains the scorers and the
-other calibrates them, calibration scores come out too small and false rejects too many.
+other calibrates them, calibration scores come out too small and false rejects too many. Nor do several pictures of
+one part multiply n: CAL takes one of each (the "subsampling once" of Dunn, Wasserman & Ramdas, "Distribution-Free
+Prediction Sets for Two-Layer Hierarchical Models", JASA 2022), which keeps the p-value of a new part's picture exact.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ SMALLEST = {"FIT": 8, "NORM": 8}  # CAL's smallest size follows from alpha
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Indices of the images of each split, ascending, and how they were grouped."""
+    """Indices of the images of each split, ascending, and how they were grouped. ``cal`` has one image a group."""
 
     fit: tuple[int, ...]
     norm: tuple[int, ...]
@@ -48,8 +50,11 @@ def group_labels(files: Sequence[str], rule: str | None) -> tuple[list[str], str
     if rule is None:
         return list(files), "every image its own group"
     if Path(rule).suffix.lower() == ".csv":
-        with Path(rule).open(newline="", encoding="utf-8-sig") as stream:
-            table = {row.get("file", ""): row.get("group", "") for row in csv.DictReader(stream)}
+        try:
+            with Path(rule).open(newline="", encoding="utf-8-sig") as stream:
+                table = {row.get("file", ""): row.get("group", "") for row in csv.DictReader(stream)}
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"the group table {rule} cannot be read: {error}") from error
         missing = [f for f in files if not table.get(f) and not table.get(Path(f).name)]
         if missing:
             raise ConfigError(
@@ -71,33 +76,39 @@ def group_labels(files: Sequence[str], rule: str | None) -> tuple[list[str], str
 
 
 def grouped_split(labels: Sequence[str], grouping: str, seed: int, cal_needed: int) -> Split:
-    """Deal whole groups, in random order, to whichever split lacks the largest share of its images.
+    """Deal whole groups, in random order: first what each split cannot do without, then FRACTIONS of the images.
 
-    Raises TooFewImagesError, naming the numbers, when a split cannot get the images it needs.
+    ``cal_needed`` counts groups, because CAL keeps one image of each group that it is dealt, drawn at random.
+    Raises TooFewImagesError, naming the numbers, when a split cannot get what it needs.
     """
     groups: dict[str, list[int]] = {}
     for i, label in enumerate(labels):
         groups.setdefault(label, []).append(i)
-    order = np.random.default_rng(seed).permutation(len(groups))
+    rng = np.random.default_rng(seed)
     members = list(groups.values())
     needed = {**SMALLEST, "CAL": cal_needed}
-    # Small sets: first what each split cannot do without, then the usual shares of the rest
-    spare = max(0, len(labels) - sum(needed.values()))
-    target = {name: max(FRACTIONS[name] * len(labels), needed[name] + 0.0) for name in FRACTIONS}
-    if spare == 0 or sum(target.values()) > len(labels):
-        target = {name: needed[name] + FRACTIONS[name] * spare for name in FRACTIONS}
-    split: dict[str, list[int]] = {name: [] for name in FRACTIONS}
-    for g in order:
-        name = max(FRACTIONS, key=lambda s: (target[s] - len(split[s])) / target[s])
-        split[name].extend(members[g])
-    short = {name: len(split[name]) for name in needed if len(split[name]) < needed[name]}
-    if short:
+    dealt: dict[str, list[list[int]]] = {name: [] for name in FRACTIONS}
+    images = dict.fromkeys(FRACTIONS, 0)
+
+    def counted(name: str) -> int:
+        return len(dealt[name]) if name == "CAL" else images[name]
+
+    def supplied(name: str) -> tuple[bool, float]:
+        enough = counted(name) >= needed[name]
+        return enough, images[name] / FRACTIONS[name] if enough else counted(name) / needed[name]
+
+    for g in rng.permutation(len(groups)):
+        name = min(FRACTIONS, key=supplied)
+        dealt[name].append(members[g])
+        images[name] += len(members[g])
+    if any(counted(name) < needed[name] for name in needed):
         raise TooFewImagesError(
             f"{len(labels)} reference images in {len(groups)} groups are too few: needed are at least "
             + ", ".join(f"{needed[n]} for {n}" for n in needed)
-            + f" ({sum(needed.values())} together, in groups small enough to be divided); got "
-            + ", ".join(f"{len(split[n])} for {n}" for n in needed)
+            + f" ({sum(needed.values())} together; CAL counts groups, FIT and NORM images); got "
+            + ", ".join(f"{counted(n)} for {n}" for n in needed)
             + ". Add reference images, or ask for a larger alpha."
         )
-    fit, norm, cal = (tuple(sorted(split[name])) for name in ("FIT", "NORM", "CAL"))
+    fit, norm = (tuple(sorted(i for group in dealt[name] for i in group)) for name in ("FIT", "NORM"))
+    cal = tuple(sorted(int(rng.choice(group)) for group in dealt["CAL"]))
     return Split(fit, norm, cal, len(groups), grouping)

@@ -185,6 +185,8 @@ SUPPORTED = """
     Its width is 1090 µm.
     Its length is 34.2 px and its width is 9.1 px.
     It is less than 5 mm long.
+    Its area is 1.38 mm².
+    Its area is 0.0138 square centimetres.
     It does not touch the edge of the image.
     It has no holes.
     It contains no hole.

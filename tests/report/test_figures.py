@@ -6,13 +6,26 @@ import io
 
 import numpy as np
 import pytest
-from fabricated_lot import HEIGHT, PIXEL_THRESHOLD, WIDTH, encoded, findings_of, fused_map, stored_map
+from fabricated_lot import findings_of
+from fabricated_model import PIXEL_THRESHOLD
+from fabricated_pictures import HEIGHT, WIDTH, encoded, fused_map, stored_map
 from PIL import Image
 
-from explainvad.report.figures import CROP_PX, PICTURE_PX, HeatScale, colour_stops, crop_pair, heat_overlay, outlined
+from explainvad.report.figures import (
+    CROP_PX,
+    PICTURE_PX,
+    HeatScale,
+    colour_stops,
+    crop_pair,
+    fitted,
+    heat_overlay,
+    outlined,
+    photograph,
+)
 
 SCALE = HeatScale(cluster=2.9, pixel=PIXEL_THRESHOLD, top=4 * PIXEL_THRESHOLD)
-GREY = encoded(Image.new("RGB", (WIDTH, HEIGHT), (120, 120, 120)), "PNG")
+PHOTO = Image.new("RGB", (WIDTH, HEIGHT), (120, 120, 120))
+GREY = fitted(PHOTO)
 
 
 def _pixels(data: bytes) -> np.ndarray:
@@ -67,9 +80,7 @@ def test_crops_show_the_same_place_of_a_reference_of_another_size() -> None:
     inspected, reference = Image.new("RGB", (WIDTH, HEIGHT), (90, 90, 90)), Image.new("RGB", (320, 240), (90, 90, 90))
     inspected.paste((250, 250, 250), (100, 60, 140, 100))
     reference.paste((250, 250, 250), (50, 30, 70, 50))
-    crop, nominal = crop_pair(
-        encoded(inspected, "PNG"), encoded(reference, "PNG"), (100, 60, 140, 100), (WIDTH, HEIGHT)
-    )
+    crop, nominal = crop_pair(inspected, reference, (100, 60, 140, 100), (WIDTH, HEIGHT))
     assert nominal is not None
     a, b = _pixels(crop), _pixels(nominal)
     assert a.shape == b.shape == (CROP_PX, CROP_PX, 3)
@@ -79,11 +90,21 @@ def test_crops_show_the_same_place_of_a_reference_of_another_size() -> None:
 
 @pytest.mark.parametrize("xyxy", [(0, 0, 4, 4), (636, 476, 640, 480), (0, 200, 640, 210), (0, 0, 640, 480)])
 def test_crop_stays_inside_the_picture(xyxy: tuple[int, int, int, int]) -> None:
-    crop, nominal = crop_pair(GREY, None, xyxy, (WIDTH, HEIGHT))
+    crop, nominal = crop_pair(PHOTO, None, xyxy, (WIDTH, HEIGHT))
     assert nominal is None
     assert np.abs(_pixels(crop) - 120).max() <= 2
 
 
-def test_tiny_picture_is_scaled_up() -> None:
-    tiny = encoded(Image.new("RGB", (1, 1), (9, 9, 9)), "PNG")
-    assert _pixels(outlined(tiny, [])).shape == (PICTURE_PX, PICTURE_PX, 3)
+def test_tiny_picture_is_scaled_up_and_a_large_one_down() -> None:
+    for size in ((1, 1), (3000, 3000)):
+        photo = photograph(encoded(Image.new("L", size, 9), "PNG"))
+        assert photo.mode == "RGB"
+        assert fitted(photo).size == (PICTURE_PX, PICTURE_PX)
+
+
+def test_drawing_leaves_the_fitted_picture_alone() -> None:
+    picture = fitted(PHOTO)
+    (finding,) = findings_of(fused_map([(320, 240, 40, 40)], 9.0), None)
+    outlined(picture, [finding.region])
+    heat_overlay(picture, _flat(9.0), SCALE)
+    assert np.abs(np.asarray(picture, dtype=int) - 120).max() == 0

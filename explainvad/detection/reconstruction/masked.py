@@ -37,8 +37,8 @@ from explainvad.errors import NotFittedError
 from explainvad.types import ImageScore, InspectionImage, ScorerCard
 
 GROUPS = 4  # a quarter of the patches is visible at a time
-TRAINING_BLOCKS = (1, 2, 4)  # block sides, in patches
-SCORING_BLOCKS = (2, 4)
+TRAINING_BLOCKS = (1, 2)  # block sides, in patches
+SCORING_BLOCKS = (1, 2)
 WINDOW = 384  # px of the working frame seen at once
 CROP = 256  # px, largest training crop
 VARIANCE_FLOOR = (2 / 127.5) ** 2  # two grey levels: below that lies quantisation, not evidence
@@ -92,7 +92,7 @@ class MaskedReconstruction:
             visible, hidden = _split(group == 0)
             # Half of the hidden patches carry the gradient as well as all of them do (Fu et al. 2024)
             hidden = hidden[torch.randperm(len(hidden), generator=generator)[: (len(hidden) + 1) // 2]]
-            mean, log_variance = network(patches, position, visible, hidden)
+            mean, log_variance = network(patches, position, cols, visible, hidden)
             loss = likelihood_loss(patches[:, hidden], mean, log_variance)
             optimiser.zero_grad()
             loss.backward()
@@ -180,7 +180,7 @@ class MaskedReconstruction:
         expected = torch.zeros(rows * cols, patch * patch, device=self.device)
         count = torch.zeros(rows * cols, 1, device=self.device)
         for visible, hidden in _complementary(rows, cols):
-            mean, log_variance = network(patches, position, visible, hidden)
+            mean, log_variance = network(patches, position, cols, visible, hidden)
             total[hidden] += mean[0]
             square[hidden] += mean[0].square()
             expected[hidden] += log_variance[0].exp()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 class Architecture:
     """Sizes of the network; they travel with its weights."""
 
-    patch: int = 8
+    patch: int = 16
     width: int = 128
     heads: int = 4
     encoder_depth: int = 4
@@ -55,8 +55,21 @@ def position_code(rows: int, cols: int, frame: tuple[int, int], origin: tuple[in
     return torch.cat(grid, dim=2).reshape(rows * cols, width)
 
 
+def distance_bias(queries: Tensor, context: Tensor, cols: int, heads: int) -> Tensor:
+    """Attention bias (heads, Q, K): minus a slope times the distance in patches between tokens of one grid.
+
+    ALiBi (Press et al., ICLR 2022) in two dimensions: the first head looks at the nearest tokens, the last one, with
+    slope 0, everywhere. Locality that need not be learnt first is what makes a minute of training enough.
+    """
+    slopes = 2.0 ** -torch.arange(heads, device=queries.device)
+    slopes[-1] = 0.0
+    dy = (queries // cols)[:, None] - (context // cols)[None]
+    dx = (queries % cols)[:, None] - (context % cols)[None]
+    return -slopes[:, None, None] * torch.hypot(dy.float(), dx.float())
+
+
 class Attention(nn.Module):
-    """Multi-head attention of ``queries`` to ``context`` (itself, where none is given)."""
+    """Multi-head attention of ``queries`` to ``context``, with an additive bias (heads, Q, K)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -65,12 +78,12 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, width)
 
-    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, context: Tensor, bias: Tensor) -> Tensor:
         def split(x: Tensor) -> Tensor:
             return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
         key, value = self.key_value(context).chunk(2, dim=2)
-        out = F.scaled_dot_product_attention(split(self.query(queries)), split(key), split(value))
+        out = F.scaled_dot_product_attention(split(self.query(queries)), split(key), split(value), attn_mask=bias)
         return self.project(out.transpose(1, 2).flatten(2))
 
 
@@ -84,9 +97,9 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor, context: Tensor | None = None) -> Tensor:
         normed = self.norm_attention(x)
-        x = x + self.attention(normed, normed if context is None else context)
+        x = x + self.attention(normed, normed if context is None else context, bias)
         return x + self.mlp(self.norm_mlp(x))
 
 
@@ -105,26 +118,33 @@ class MaskedAutoencoder(nn.Module):
         self.mean = nn.Linear(a.width, 3 * a.patch**2)
         self.log_variance = nn.Linear(a.width, a.patch**2)  # one a pixel, shared by its three channels
 
-    def encode(self, patches: Tensor, position: Tensor) -> list[Tensor]:
-        """Tokens (B, N, width) after every encoder block, the last one normalised."""
+    def encode(self, patches: Tensor, position: Tensor, tokens: Tensor, cols: int) -> list[Tensor]:
+        """Tokens (B, N, width) after every encoder block, the last one normalised.
+
+        ``tokens`` (N,) are the patches' indices in a grid with ``cols`` columns.
+        """
         x = self.embed(patches) + position
+        bias = distance_bias(tokens, tokens, cols, self.architecture.heads)
         layers = []
         for block in self.encoder:
-            x = block(x)
+            x = block(x, bias)
             layers.append(x)
         layers[-1] = self.encoder_norm(x)
         return layers
 
-    def forward(self, patches: Tensor, position: Tensor, visible: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, patches: Tensor, position: Tensor, cols: int, visible: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Predict the hidden patches from the visible ones.
 
-        ``patches`` (B, N, 3 p^2), ``position`` (N, width) or (B, N, width), ``visible`` and ``hidden`` token
-        indices. Returns mean (B, len(hidden), 3 p^2) and log-variance (B, len(hidden), p^2).
+        ``patches`` (B, N, 3 p^2) of a grid with ``cols`` columns, ``position`` (N, width) or (B, N, width), ``visible``
+        and ``hidden`` token indices. Returns mean (B, len(hidden), 3 p^2) and log-variance (B, len(hidden), p^2).
         """
-        context = self.encode(patches[:, visible], position[..., visible, :])[-1]
+        context = self.encode(patches[:, visible], position[..., visible, :], visible, cols)[-1]
+        bias = distance_bias(hidden, visible, cols, self.architecture.heads)
         x = (self.query + position[..., hidden, :]).expand(len(patches), -1, -1)
         for block in self.decoder:
-            x = block(x, context)
+            x = block(x, bias, context)
         x = self.decoder_norm(x)
         return self.mean(x), self.log_variance(x).clamp(-10, 10)
 

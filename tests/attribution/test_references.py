@@ -1,0 +1,81 @@
+"""The gallery keeps evenly spaced pictures and finds the one that looks most alike."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from explainvad.attribution import references
+from explainvad.attribution.references import LARGEST, THUMBNAIL, ReferenceGallery, thumbnail
+from explainvad.types import InspectionImage
+
+
+def picture(pixels: NDArray[np.uint8], number: int = 0) -> InspectionImage:
+    return InspectionImage(f"img-{number}", f"{number}.png", pixels, "0" * 64, 1, Path("a.png"))
+
+
+def disc(x: int, y: int, size: tuple[int, int] = (96, 120), brightness: float = 1.0) -> NDArray[np.uint8]:
+    """A bright disc on a shaded ground."""
+    yy, xx = np.indices(size)
+    grey = 60 + xx / 4 + 120 * ((xx - x) ** 2 + (yy - y) ** 2 < 15**2)
+    return np.repeat((grey * brightness).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def test_thumbnails_are_standardised_so_that_light_does_not_matter() -> None:
+    one = thumbnail(disc(40, 40))
+    assert one.shape == (THUMBNAIL**2,) and one.dtype == np.float32
+    assert abs(float(one.mean())) < 1e-5
+    darker = thumbnail(disc(40, 40, brightness=0.5))
+    assert np.sqrt(np.mean((one - darker) ** 2)) < 0.05 < np.sqrt(np.mean((one - thumbnail(disc(60, 40))) ** 2))
+
+
+def test_a_picture_without_contrast_has_a_finite_thumbnail() -> None:
+    assert np.isfinite(thumbnail(np.full((5, 7, 3), 200, dtype=np.uint8))).all()
+    assert np.isfinite(thumbnail(np.zeros((1, 1, 3), dtype=np.uint8))).all()
+
+
+def test_the_nearest_reference_is_the_one_that_looks_alike() -> None:
+    places = [(30, 30), (60, 50), (90, 70), (60, 20)]
+    gallery = ReferenceGallery.fit([picture(disc(x, y), i) for i, (x, y) in enumerate(places)])
+    assert list(gallery.pictures) == ["ref-001", "ref-002", "ref-003", "ref-004"]
+    for number, (x, y) in enumerate(places, start=1):
+        match, jpeg = gallery.nearest(picture(disc(x + 2, y - 1, brightness=0.9)))
+        assert match.reference_id == f"ref-{number:03d}"
+        assert jpeg == gallery.pictures[match.reference_id]
+        assert match.sha256 == hashlib.sha256(jpeg).hexdigest()
+        exact, _ = gallery.nearest(picture(disc(x, y)))
+        assert exact.distance == 0.0 < match.distance
+
+
+def test_pictures_are_kept_readable_and_not_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "LONG_SIDE", 100)
+    sizes = {(96, 120): (100, 80), (300, 60): (20, 100), (40, 50): (50, 40)}
+    gallery = ReferenceGallery.fit([picture(disc(20, 20, size)) for size in sizes])
+    for (size, expected), data in zip(sizes.items(), gallery.pictures.values(), strict=True):
+        kept = Image.open(io.BytesIO(data))
+        assert (kept.format, kept.size) == ("JPEG", expected)
+        reduced = Image.fromarray(disc(20, 20, size)).resize(expected, Image.Resampling.LANCZOS)
+        assert np.abs(np.asarray(kept, dtype=float) - np.asarray(reduced, dtype=float)).mean() < 3
+
+
+@pytest.mark.parametrize(("n", "kept"), [(1, 1), (5, 5), (LARGEST, LARGEST), (LARGEST + 1, LARGEST), (999, LARGEST)])
+def test_many_references_are_thinned_evenly(n: int, kept: int) -> None:
+    images = [picture(np.full((8, 8, 3), i % 251, dtype=np.uint8)) for i in range(n)]
+    gallery = ReferenceGallery.fit(images)
+    assert len(gallery.pictures) == len(gallery.thumbnails) == kept
+    shades = [int(np.asarray(Image.open(io.BytesIO(data)))[0, 0, 0]) for data in gallery.pictures.values()]
+    places = np.linspace(0, n - 1, kept).round().astype(int)
+    assert shades == [int(i) % 251 for i in places]
+
+
+def test_ids_keep_their_order_when_sorted_as_files_are() -> None:
+    gallery = ReferenceGallery.fit([picture(disc(30 + i, 40)) for i in range(12)])
+    assert sorted(gallery.pictures) == list(gallery.pictures)
+    again = ReferenceGallery(gallery.thumbnails, dict(sorted(gallery.pictures.items())))
+    assert again.nearest(picture(disc(37, 40)))[0].reference_id == "ref-008"

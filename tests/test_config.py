@@ -1,0 +1,146 @@
+"""Settings from TOML: what is written is what is meant, or the fault is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from explainvad.config import FILE_NAME, DetectionConfig, InspectionConfig, load_config, parse_config
+from explainvad.errors import ConfigError
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / FILE_NAME
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def to_toml(values: dict[str, Any]) -> str:
+    """Flat TOML, then one table for each nested mapping; JSON scalars are TOML scalars."""
+    flat = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    tables = [f"[{key}]\n{to_toml(value)}" for key, value in values.items() if isinstance(value, dict)]
+    return "\n".join([*flat, *tables])
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "")) == InspectionConfig()
+
+
+def test_every_setting_survives_toml(tmp_path: Path) -> None:
+    config = InspectionConfig(
+        model=tmp_path / "any.evad",
+        alpha=0.01,
+        beta=0.2,
+        gamma=1 / 30,
+        q=0.3,
+        prior=0.001,
+        seed=2**32 - 1,
+        device="cuda:1",
+        detection=DetectionConfig(resolution=128, steps=7, batch=3, bank_rows=99),
+    )
+    default = InspectionConfig().model_dump()
+    for key, value in config.model_dump().items():
+        assert key == "profile" or value != default[key]  # every setting is tried
+    assert load_config(write(tmp_path, to_toml(config.model_dump(mode="json")))) == config
+
+
+def test_the_model_is_found_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "line").mkdir()
+    path = write(tmp_path / "line", 'model = "../models/any.evad"')
+    assert load_config(path).model == tmp_path / "models" / "any.evad"
+    monkeypatch.chdir(tmp_path / "line")
+    assert load_config(Path(FILE_NAME)).model == tmp_path / "models" / "any.evad"
+    write(tmp_path / "line", f'model = "{tmp_path}/absolute.evad"')
+    assert load_config(path).model == tmp_path / "absolute.evad"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("alhpa = 0.1", "unknown key alhpa; the nearest known one is alpha (known here: model, profile, alpha, "),
+        ("sed = 1", "unknown key sed; the nearest known one is seed"),
+        ("[detection]\nstep = 5", "unknown key detection.step; the nearest known one is steps (known here: resolution, "),
+        ("steps = 5", "unknown key steps; the nearest known one is "),
+        ("[detect]\nsteps = 5", "unknown key detect; the nearest known one is detection"),
+        ("zzz = 1", "unknown key zzz; the nearest known one is "),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    assert str(caught.value).startswith(f"{FILE_NAME}: {message}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"{name} = {value}" for name in ("alpha", "beta", "gamma", "q", "prior") for value in ("0", "1", "-1", "nan")),
+        "alpha = inf",
+        'alpha = "five"',
+        "seed = -1",
+        f"seed = {2**32}",
+        "seed = 0.5",
+        'profile = "standard"',
+        'device = "cude"',
+        'device = "cuda:"',
+        "model = 7",
+        "detection = 5",
+        "[detection]\nresolution = 32",
+        "[detection]\nresolution = 2048",
+        "[detection]\nsteps = 0",
+        "[detection]\nbatch = 0",
+        "[detection]\nbank_rows = 1",
+        "[detection]\nsteps = 1.5",
+    ],
+)
+def test_a_value_out_of_range_is_named_with_its_key(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    key = text.splitlines()[-1].split(" = ")[0]
+    section = "detection." if text.startswith("[detection]") else ""
+    assert str(caught.value).startswith(f"{FILE_NAME}: {section}{key} = ")
+    assert ": " in str(caught.value).removeprefix(f"{FILE_NAME}: ")
+
+
+def test_every_fault_has_a_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, "alpha = 2\nbeat = 0.1\n[detection]\nsteps = 0\nbatches = 4"))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith(f"{FILE_NAME}: ") for line in lines)
+    assert "alpha = 2: Input should be less than 1" in lines[0]
+
+
+@pytest.mark.parametrize("text", ["alpha = ", "alpha 0.1", b"device = '\xff'", "x = " + "[" * 5000, "alpha=1\nalpha=2"])
+def test_what_is_no_toml_is_a_configuration_error(tmp_path: Path, text: str | bytes) -> None:
+    with pytest.raises(ConfigError, match=r"^explainvad\.toml: expected a readable TOML file, got: "):
+        load_config(write(tmp_path, text))
+
+
+def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^explainvad\.toml: expected a readable TOML file"):
+        load_config(tmp_path / FILE_NAME)
+    with pytest.raises(ConfigError):
+        load_config(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, b"\xef\xbb\xbfalpha = 0.2\r\n")).alpha == 0.2
+
+
+def test_settings_do_not_change_afterwards() -> None:
+    config = parse_config({"alpha": 0.2}, "here")
+    assert config.alpha == 0.2
+    with pytest.raises(ValidationError):
+        config.alpha = 0.5  # type: ignore[misc]
+    with pytest.raises(ConfigError, match=r"^here: alpha = 3"):
+        parse_config({"alpha": 3}, "here")
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:12"])
+def test_devices_are_named_as_torch_names_them(device: str) -> None:
+    assert parse_config({"device": device}, "here").device == device
