@@ -276,7 +276,7 @@ class ReferenceMatch:
 
     reference_id: str
     sha256: str
-    distance: float  # root mean square difference of normalised thumbnails, >= 0
+    distance: float  # 80th percentile of the absolute difference of standardised thumbnails, >= 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -40,11 +40,11 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
         prior=0.001,
         seed=2**32 - 1,
         device="cuda:1",
-        detection=DetectionConfig(resolution=128, steps=7, batch=3, bank_rows=99),
+        detection=DetectionConfig(resolution=128, steps=7, batch=3, bank_resolution=333, bank_rows=99),
     )
     default = InspectionConfig().model_dump()
-    for key, value in config.model_dump().items():
-        assert key == "profile" or value != default[key]  # every setting is tried
+    for given, usual in ((config.model_dump(), default), (config.detection.model_dump(), default["detection"])):
+        assert {key for key, value in given.items() if value == usual[key]} <= {"profile"}  # every setting is tried
     assert load_config(write(tmp_path, to_toml(config.model_dump(mode="json")))) == config
 
 
@@ -63,7 +63,10 @@ def test_the_model_is_found_relative_to_the_file(tmp_path: Path, monkeypatch: py
     [
         ("alhpa = 0.1", "unknown key alhpa; the nearest known one is alpha (known here: model, profile, alpha, "),
         ("sed = 1", "unknown key sed; the nearest known one is seed"),
-        ("[detection]\nstep = 5", "unknown key detection.step; the nearest known one is steps (known here: resolution, "),
+        (
+            "[detection]\nstep = 5",
+            "unknown key detection.step; the nearest known one is steps (known here: resolution, ",
+        ),
         ("steps = 5", "unknown key steps; the nearest known one is "),
         ("[detect]\nsteps = 5", "unknown key detect; the nearest known one is detection"),
         ("zzz = 1", "unknown key zzz; the nearest known one is "),
@@ -78,7 +81,11 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, m
 @pytest.mark.parametrize(
     "text",
     [
-        *(f"{name} = {value}" for name in ("alpha", "beta", "gamma", "q", "prior") for value in ("0", "1", "-1", "nan")),
+        *(
+            f"{name} = {value}"
+            for name in ("alpha", "beta", "gamma", "q", "prior")
+            for value in ("0", "1", "-1", "nan")
+        ),
         "alpha = inf",
         'alpha = "five"',
         "seed = -1",
@@ -93,6 +100,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, m
         "[detection]\nresolution = 2048",
         "[detection]\nsteps = 0",
         "[detection]\nbatch = 0",
+        "[detection]\nbank_resolution = 8",
         "[detection]\nbank_rows = 1",
         "[detection]\nsteps = 1.5",
     ],

@@ -13,6 +13,7 @@ from PIL import Image
 from explainvad.types import InspectionImage, ReferenceMatch
 
 THUMBNAIL = 24  # px a side
+PERCENTILE = 80  # of the thumbnails' absolute differences: the distance
 LARGEST = 64  # pictures kept; more add weight to the bundle and hardly a better match
 LONG_SIDE = 1024  # px of a kept picture
 QUALITY = 92  # of its JPEG
@@ -49,8 +50,8 @@ class ReferenceGallery:
 
     def nearest(self, image: InspectionImage) -> tuple[ReferenceMatch, bytes]:
         """The most similar reference and its JPEG bytes."""
-        difference = self.thumbnails - thumbnail(image.pixels)
-        distance = np.sqrt(np.mean(difference**2, axis=1))
+        # a high percentile, not a mean: a local defect, however strong, hardly moves it; another part does
+        distance = np.percentile(np.abs(self.thumbnails - thumbnail(image.pixels)), PERCENTILE, axis=1)
         best = int(distance.argmin())
         picture = self.pictures[self._ids[best]]
         match = ReferenceMatch(self._ids[best], hashlib.sha256(picture).hexdigest(), float(distance[best]))

@@ -23,7 +23,7 @@ from explainvad.uncertainty.selective import decide
 from explainvad.uncertainty.splits import Split
 
 PIXEL_STRIDE = 3  # every third row and column of a NORM map enters the pixel quantiles
-CLUSTER_QUANTILE = 0.995  # of NORM pixels of the fused map: where regions are cut out
+CLUSTER_QUANTILE = 0.999  # of NORM pixels of the fused map: where regions are cut out
 _CAL_COLUMNS = ("fused", "epistemic", "map_maximum", "cluster_mass", "deviation")
 _COLUMNS = (*_CAL_COLUMNS, "defects")
 

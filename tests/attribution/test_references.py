@@ -53,6 +53,14 @@ def test_the_nearest_reference_is_the_one_that_looks_alike() -> None:
         assert exact.distance == 0.0 < match.distance
 
 
+def test_a_local_defect_hardly_moves_the_distance_and_another_part_does() -> None:
+    gallery = ReferenceGallery.fit([picture(disc(60, 50), i) for i in range(2)])
+    damaged, other = disc(60, 50), disc(60, 50)[::-1, ::-1] // 2 + disc(20, 80) // 2
+    damaged[10:20, 20:32] = 255  # 1 % of the picture
+    distances = [gallery.nearest(picture(pixels))[0].distance for pixels in (damaged, other)]
+    assert 0 < distances[0] < 0.2 * distances[1]
+
+
 def test_pictures_are_kept_readable_and_not_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "LONG_SIDE", 100)
     sizes = {(96, 120): (100, 80), (300, 60): (20, 100), (40, 50): (50, 40)}

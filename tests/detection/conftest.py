@@ -25,7 +25,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def reconstruction(_one_thread: None) -> MaskedReconstruction:
-    """A tiny network that has seen a dozen small patterned pictures."""
+    """A tiny network that has seen a dozen small patterned pictures. Tests must not change it."""
     scorer = MaskedReconstruction(resolution=64, steps=150, batch=8, architecture=TINY)
     scorer.fit(normal_pictures(12), seed=0)
     return scorer

@@ -10,7 +10,7 @@ import torch
 from patterned import defective_picture, normal_pictures
 from safetensors.numpy import load, save
 
-from explainvad.detection.backbones import AutoencoderTokens
+from explainvad.detection.descriptors import LocalDescriptors
 from explainvad.detection.ensemble import MISSING, EmbeddedEnsemble, resolve_device
 from explainvad.detection.memory_bank import MemoryBank
 from explainvad.detection.reconstruction.masked import MaskedReconstruction
@@ -19,7 +19,7 @@ from explainvad.errors import NotFittedError
 
 @pytest.fixture(scope="module")
 def ensemble(reconstruction: MaskedReconstruction) -> EmbeddedEnsemble:
-    bank = MemoryBank(AutoencoderTokens(reconstruction), rows=200)
+    bank = MemoryBank(LocalDescriptors(64), rows=200)
     bank.fit(normal_pictures(12), seed=0)
     return EmbeddedEnsemble(reconstruction, bank)
 
@@ -54,7 +54,13 @@ def test_restored_from_safetensors_and_json_it_gives_identical_scores(ensemble: 
 def test_a_built_ensemble_is_fitted_as_one_and_scores_nothing_before() -> None:
     seen: set[str] = set()
     ensemble = EmbeddedEnsemble.build(
-        resolution=64, steps=2, batch=2, bank_rows=50, device="cpu", progress=lambda what, *_: seen.add(what)
+        resolution=64,
+        steps=2,
+        batch=2,
+        bank_resolution=64,
+        bank_rows=50,
+        device="cpu",
+        progress=lambda what, *_: seen.add(what),
     )
     with pytest.raises(NotFittedError):
         ensemble.score(normal_pictures(1)[0])

@@ -68,7 +68,7 @@ def test_mask_groups_divide_the_grid_into_nearly_equal_sets_of_square_blocks(
 ) -> None:
     group = mask_groups(rows, cols, block, groups, torch.Generator().manual_seed(seed))
     assert group.shape == (rows * cols,) and group.dtype == torch.int64
-    assert 0 <= group.min() and group.max() < groups
+    assert group.min() >= 0 and group.max() < groups
     assert (group == 0).any()  # training shows group 0
     if rows * cols > 1:
         assert len(group.unique()) >= 2  # so that every patch is hidden by some other group's turn

@@ -110,7 +110,7 @@ def test_the_deviation_is_the_largest_one() -> None:
 values = st.floats(-1e4, 1e4)
 
 
-@given(st.fixed_dictionaries({name: values for name in USUAL}), st.fixed_dictionaries({n: values for n in USUAL}))
+@given(*[st.fixed_dictionaries(dict.fromkeys(USUAL, values))] * 2)
 def test_gates_pass_exactly_when_the_deviation_is_within_the_limit(
     one: dict[str, float], other: dict[str, float]
 ) -> None:

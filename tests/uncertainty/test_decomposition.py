@@ -28,7 +28,7 @@ def test_scorers_that_disagree_have_one(p: tuple[float, ...]) -> None:
 @given(st.lists(p_values, min_size=1, max_size=6))
 def test_the_parts_are_never_negative_and_at_most_one_bit_together(p: list[float]) -> None:
     aleatoric, epistemic = decompose(p)
-    assert 0 <= aleatoric and 0 <= epistemic
+    assert min(aleatoric, epistemic) >= 0
     assert aleatoric + epistemic <= 1 + 1e-12
 
 

@@ -164,7 +164,7 @@ def mask_groups(rows: int, cols: int, block: int, groups: int, generator: torch.
     return blocks[(y[:, None] * across + x[None, :]).reshape(-1)]
 
 
-def likelihood_loss(target: Tensor, mean: Tensor, log_variance: Tensor, beta: float = 0.5) -> Tensor:
+def likelihood_loss(target: Tensor, mean: Tensor, log_variance: Tensor, beta: float = 1.0) -> Tensor:
     """Gaussian negative log-likelihood, weighted by variance^beta without gradient (Seitzer et al. 2022, eq. 5)."""
     squared = (target - mean).square().unflatten(2, (3, -1)).mean(2)
     loss = 0.5 * (squared * (-log_variance).exp() + log_variance)
