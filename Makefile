@@ -5,20 +5,23 @@ BIN := $(VENV)/bin
 APT_PACKAGES := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core fonts-inter poppler-utils
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test check samples clean
+.PHONY: demo test check bench lock samples clean
 
 demo: $(VENV)/ready
 	$(BIN)/explainvad demo --out demo
 	@echo "The report: $(CURDIR)/demo/report/report.pdf"
 
 test: $(VENV)/ready check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/ready
+	$(BIN)/python tests/benchmarks/embedded.py
 
 # Pinned versions with hashes; the package itself is installed editable beside them
 $(VENV)/ready: requirements.lock pyproject.toml
@@ -37,6 +40,17 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || missing="$$missing $$($(PYTHON) -c 'import sys; print("python3.%d-venv" % sys.version_info[1])')"; \
 	if [ -n "$$missing" ]; then echo "installing$$missing"; \
 	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; fi
+
+lock: $(VENV)/ready
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --upgrade --group dev pyproject.toml --output-file requirements.lock
+
+# The demo's result as it is shown in the repository; dated by its own seed, so that it does not change by itself
+samples: $(VENV)/ready
+	rm -rf build/samples && SOURCE_DATE_EPOCH=1767225600 $(BIN)/explainvad demo --out build/samples
+	cp build/samples/report/report.pdf build/samples/report/results.csv build/samples/report/report.json \
+	  build/samples/report/ledger.jsonl reports/samples/
+	pdftoppm -r 70 -f 7 -l 7 -png -singlefile build/samples/report/report.pdf docs/report_page
 
 clean:
 	rm -rf $(VENV) demo build dist

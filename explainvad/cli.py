@@ -182,10 +182,9 @@ def evaluate(
 @app.command()
 def render(run_dir: RunDir, formats: Formats = FORMATS) -> None:
     """Write the report files of a finished run again, from its record alone."""
-    from explainvad.record.run import read_report
-    from explainvad.report.render import ReportRenderer
+    from explainvad.reporting import load_report
 
-    _render(read_report(run_dir, ReportRenderer()), formats)
+    _render(load_report(run_dir), formats)
 
 
 @app.command()
@@ -271,12 +270,7 @@ def _config(path: Path | None, **given: Any) -> InspectionConfig:
 
 
 def _render(report: LotReport, formats: str) -> None:
-    from explainvad.record.run import Run
-
-    paths = report.render(formats=[f.strip() for f in formats.split(",") if f.strip()])
-    with Run.reopen(report.run_dir) as run:
-        run.note_rendered(paths)
-    for path in paths:
+    for path in report.render(formats=[f.strip() for f in formats.split(",") if f.strip()]):
         typer.echo(f"{path.suffix[1:]:<5} {path}")
 
 

@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.regions import ThresholdAttributor, cluster_mass
 from explainvad.bundle import read_bundle, write_bundle
 from explainvad.config import InspectionConfig
-from explainvad.detection.ensemble import MISSING, EmbeddedEnsemble
+from explainvad.detection.ensemble import EmbeddedEnsemble
 from explainvad.errors import LotError, UnreadableImageError
 from explainvad.inspection import artifacts, describe
 from explainvad.lot import LazyImages, LotFile, collect_references, read_image, read_lot_info, scan
+from explainvad.model_card import model_card, size_range, utc_now, versions
 from explainvad.record.events import RunStart
-from explainvad.record.run import Run, read_report
-from explainvad.report.render import ReportRenderer
+from explainvad.record.run import Run
+from explainvad.reporting import load_report
 from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard
 from explainvad.uncertainty.acquisition import acquisition_features
 from explainvad.uncertainty.calibrator import Calibrator, Scored
@@ -36,16 +36,6 @@ from explainvad.uncertainty.splits import Split, group_labels, grouped_split
 Progress = Callable[[str, int, int], None]  # what is done, how many, of how many
 
 MAP_RANGE = 4.0  # pixel thresholds that the 16 bits of a kept map span
-INTENDED_USE = (
-    "Screening of product images for deviations from the reference images, with a person deciding on every "
-    "rejected and deferred item. Not for use as the only safeguard."
-)
-LIMITS = (
-    "Every guarantee needs the inspected images to be exchangeable with the calibration images: same product, camera, "
-    "lighting and handling.",
-    "Normal images bound false rejects only. How many defects are missed is unknown unless defects were labelled.",
-    "Defects smaller than about two pixels of the working resolution may not be seen.",
-)
 
 
 class Inspector:
@@ -106,11 +96,11 @@ class Inspector:
         )
         sizes = [(image.width, image.height) for image in images]
         fitted = {
-            "fitted_at": _now(),
+            "fitted_at": utc_now(),
             # under SOURCE_DATE_EPOCH the same input must give the same bytes, so no stopwatch either
             "fit_seconds": None if "SOURCE_DATE_EPOCH" in os.environ else round(time.monotonic() - started, 1),
             "sizes": [[min(side), max(side)] for side in zip(*sizes, strict=True)],
-            "versions": _versions(),
+            "versions": versions(),
             "skipped": [f"{file}: {reason}" for file, reason in images.skipped],
         }
         return cls(config, ensemble, calibrator, gallery, split, fitted)
@@ -149,24 +139,8 @@ class Inspector:
     def card(self, config: InspectionConfig | None = None) -> ModelCard:
         """The model card, with the calibration's promises at the levels of ``config``."""
         config = config or self.config
-        (w0, w1), (h0, h1) = self.fitted["sizes"]
-        return ModelCard(
-            model_id=self.model_id,
-            profile=self.config.profile,
-            intended_use=INTENDED_USE,
-            scorers=self.ensemble.cards(),
-            calibration=self.calibrator.facts(self.split, alpha=config.alpha, beta=config.beta, gamma=config.gamma),
-            image_sizes=f"{w0} x {h0} px" if (w0, h0) == (w1, h1) else f"{w0} to {w1} x {h0} to {h1} px",
-            seed=self.config.seed,
-            fitted_at=self.fitted["fitted_at"],
-            fit_seconds=self.fitted["fit_seconds"],
-            versions=self.fitted["versions"],
-            limits=LIMITS,
-            fallbacks=(
-                *MISSING[self.config.profile],
-                *(f"reference image left out: {line}" for line in self.fitted["skipped"]),
-            ),
-        )
+        calibration = self.calibrator.facts(self.split, alpha=config.alpha, beta=config.beta, gamma=config.gamma)
+        return model_card(self.model_id, self.config, self.ensemble.cards(), calibration, self.fitted)
 
     # -- inspecting -------------------------------------------------------------------------------------
 
@@ -193,7 +167,7 @@ class Inspector:
             model=card,
             config=config.model_dump(mode="json", exclude={"model", "device"}),
             software=f"explainvad {version('explainvad')}",
-            versions=_versions(),
+            versions=versions(),
             platform=f"{platform.system()} {platform.machine()}",
         )
         run_dir = Path(out) if out is not None else Path("reports") / root.resolve().name
@@ -208,7 +182,7 @@ class Inspector:
                     if progress:
                         progress("inspecting", number, len(files))
                 run.finish(summarise(list(run.done.values()), config.alpha, config.q))
-        return read_report(run_dir, ReportRenderer())
+        return load_report(run_dir)
 
     def _inspect_file(
         self,
@@ -239,8 +213,8 @@ class Inspector:
             slack = (high - low) / 4
             if not low - slack <= side <= high + slack:
                 return (
-                    f"size {image.width} x {image.height} px, but the model was fitted on {self.card().image_sizes}: "
-                    "photograph it as the references were, or fit a model for this size"
+                    f"size {image.width} x {image.height} px, but the model was fitted on "
+                    f"{size_range(self.fitted['sizes'])}: photograph it as the references were, or fit a model for it"
                 )
         return None
 
@@ -311,17 +285,6 @@ def _readable(references: str | Path | Sequence[str | Path], what: str) -> LazyI
         first = f"; the first: {images.skipped[0][0]}: {images.skipped[0][1]}" if images.skipped else ""
         raise LotError(f"no readable {what} image in {', '.join(str(p) for p in paths)}{first}")
     return images
-
-
-def _now() -> str:
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-    return moment.isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    packages = ("explainvad", "torch", "numpy", "scipy", "scikit-image", "pillow", "weasyprint")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def _not_inspected(file: LotFile, reason: str, image: InspectionImage | None = None) -> ImageRecord:

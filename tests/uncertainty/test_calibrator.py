@@ -201,4 +201,5 @@ def test_maps_of_different_sizes_calibrate_together() -> None:
         [of_size(6 + i) for i in range(9)], [of_size(5 + i) for i in range(12)], (), cluster_mass
     )
     assert calibrator.n == 12
-    assert 0 < calibrator.verdict(*of_size(20), **LEVELS).p_value <= 1
+    (verdict,) = verdicts(calibrator, (of_size(20),))
+    assert 0 < verdict.p_value <= 1

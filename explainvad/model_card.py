@@ -1,0 +1,68 @@
+"""What the report says of a model: who made the verdicts, on what, and where its limits are."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from explainvad.config import InspectionConfig
+from explainvad.detection.ensemble import MISSING
+from explainvad.types import CalibrationFacts, ModelCard, ScorerCard
+
+INTENDED_USE = (
+    "Screening of product images for deviations from the reference images, with a person deciding on every "
+    "rejected and deferred item. Not for use as the only safeguard."
+)
+LIMITS = (
+    "Every guarantee needs the inspected images to be exchangeable with the calibration images: same product, camera, "
+    "lighting and handling.",
+    "Normal images bound false rejects only. How many defects are missed is unknown unless defects were labelled.",
+    "Defects smaller than about two pixels of the working resolution may not be seen.",
+)
+PACKAGES = ("explainvad", "torch", "numpy", "scipy", "scikit-image", "pillow", "weasyprint")
+
+
+def model_card(
+    model_id: str,
+    config: InspectionConfig,
+    scorers: tuple[ScorerCard, ...],
+    calibration: CalibrationFacts,
+    fitted: Mapping[str, Any],
+) -> ModelCard:
+    """Put the card together; ``fitted`` is what :meth:`Inspector.fit` noted."""
+    return ModelCard(
+        model_id=model_id,
+        profile=config.profile,
+        intended_use=INTENDED_USE,
+        scorers=scorers,
+        calibration=calibration,
+        image_sizes=size_range(fitted["sizes"]),
+        seed=config.seed,
+        fitted_at=fitted["fitted_at"],
+        fit_seconds=fitted["fit_seconds"],
+        versions=fitted["versions"],
+        limits=LIMITS,
+        fallbacks=(*MISSING[config.profile], *(f"reference image left out: {line}" for line in fitted["skipped"])),
+    )
+
+
+def size_range(sizes: Any) -> str:
+    """Widths and heights [[least, most], [least, most]] in words."""
+    (w0, w1), (h0, h1) = sizes
+    return f"{w0} x {h0} px" if (w0, h0) == (w1, h1) else f"{w0} to {w1} x {h0} to {h1} px"
+
+
+def utc_now() -> str:
+    """ISO 8601 to the second; SOURCE_DATE_EPOCH is honoured."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what computes the numbers."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}

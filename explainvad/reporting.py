@@ -1,0 +1,27 @@
+"""Between record and report: a finished run as a LotReport whose rendered files are entered in its own record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from explainvad.record.run import Run, read_report
+from explainvad.report.render import ReportRenderer
+from explainvad.types import LotReport
+
+
+class RecordedRenderer:
+    """Renders a report and, where the files go into the run's own folder, notes their hashes in its ledger."""
+
+    def render(self, report: LotReport, out: Path, formats: Sequence[str]) -> list[Path]:
+        """Write ``formats`` below ``out``; see :meth:`ReportRenderer.render`."""
+        paths = ReportRenderer().render(report, out, formats)
+        if out.resolve() == report.run_dir.resolve():
+            with Run.reopen(report.run_dir) as run:
+                run.note_rendered(paths)
+        return paths
+
+
+def load_report(run_dir: str | Path) -> LotReport:
+    """Read a finished run. Raises UsageError, IntegrityError or StorageError as :func:`read_report` does."""
+    return read_report(run_dir, RecordedRenderer())
