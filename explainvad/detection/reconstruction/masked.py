@@ -59,8 +59,8 @@ class MaskedReconstruction:
     def __init__(
         self,
         resolution: int = 256,
-        steps: int = 1000,
-        batch: int = 8,
+        steps: int = 1200,
+        batch: int = 4,
         learning_rate: float = 3e-3,
         sigma: float = 2.0,
         device: str = "cpu",
