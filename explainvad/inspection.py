@@ -1,4 +1,4 @@
-"""What is made of one flagged image: findings in words, and the pictures that the record keeps."""
+"""What is made of one image: its record and, where it is flagged, findings in words and the pictures to keep."""
 
 from __future__ import annotations
 
@@ -13,10 +13,51 @@ from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.facts import measure
 from explainvad.explanation.part import part_mask
 from explainvad.explanation.sentences import MeasuredDescriber
-from explainvad.types import Finding, InspectionImage, Region
+from explainvad.lot import LotFile
+from explainvad.types import Finding, ImageRecord, ImageScore, InspectionImage, ReferenceMatch, Region, Verdict
 
 EVIDENCE_SIDE = 1600  # px, longest side of a kept picture
 EVIDENCE_QUALITY = 92  # of its JPEG
+
+
+def inspected(
+    image: InspectionImage, scores: Sequence[ImageScore], verdict: Verdict, reference: ReferenceMatch
+) -> ImageRecord:
+    """The record of an image that was judged, without findings yet."""
+    return ImageRecord(
+        image_id=image.image_id,
+        file=image.file,
+        sha256=image.sha256,
+        size_bytes=image.size_bytes,
+        width=image.width,
+        height=image.height,
+        notes=image.notes,
+        verdict=verdict,
+        scores={s.scorer: s.value for s in scores},
+        findings=(),
+        reference=reference,
+        artifacts={},
+        failure=None,
+    )
+
+
+def not_inspected(file: LotFile, reason: str, image: InspectionImage | None = None) -> ImageRecord:
+    """The record of a file that was not judged; ``image`` where it could at least be read."""
+    return ImageRecord(
+        image_id=file.image_id,
+        file=file.file,
+        sha256=image.sha256 if image else None,
+        size_bytes=image.size_bytes if image else None,
+        width=image.width if image else None,
+        height=image.height if image else None,
+        notes=image.notes if image else (),
+        verdict=None,
+        scores={},
+        findings=(),
+        reference=None,
+        artifacts={},
+        failure=reason,
+    )
 
 
 def describe(image: InspectionImage, regions: Sequence[Region]) -> tuple[Finding, ...]:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.regions import ThresholdAttributor, cluster_mass
 from explainvad.bundle import read_bundle, write_bundle
-from explainvad.config import InspectionConfig
+from explainvad.config import InspectionConfig, parse_config
 from explainvad.detection.ensemble import EmbeddedEnsemble
-from explainvad.errors import LotError, UnreadableImageError
-from explainvad.inspection import artifacts, describe
+from explainvad.errors import LotError, NotFittedError, UnreadableImageError
+from explainvad.inspection import artifacts, describe, inspected, not_inspected
 from explainvad.lot import LazyImages, LotFile, collect_references, read_image, read_lot_info, scan
 from explainvad.model_card import model_card, size_range, utc_now, versions
 from explainvad.record.events import RunStart
@@ -29,7 +29,7 @@ from explainvad.reporting import load_report
 from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard
 from explainvad.uncertainty.acquisition import acquisition_features
 from explainvad.uncertainty.calibrator import Calibrator, Scored
-from explainvad.uncertainty.conformal import images_needed
+from explainvad.uncertainty.conformal import images_needed, require_images
 from explainvad.uncertainty.lot_statistics import summarise
 from explainvad.uncertainty.splits import Split, group_labels, grouped_split
 
@@ -72,12 +72,15 @@ class Inspector:
         ``defects`` is a folder of labelled defect images, which make ACCEPT possible. ``group`` is a regular expression
         or CSV file that tells which images show one part. Raises UsageError and its children.
         """
-        config = InspectionConfig.model_validate({**(config or InspectionConfig()).model_dump(), **settings})
+        config = parse_config({**(config or InspectionConfig()).model_dump(), **settings}, "fit")
         report = progress or (lambda *_: None)
         started = time.monotonic()
         images = _readable(references, "reference")
         labels, grouping = group_labels([image.file for image in images.files], group)
         split = grouped_split(labels, grouping, config.seed, images_needed(config.alpha))
+        labelled = _labelled_defects(Path(defects)) if defects is not None else ()
+        if labelled:
+            require_images(len(labelled), config.beta, "accepting (on labelled defects)")
         ensemble = EmbeddedEnsemble.build(**config.detection.model_dump(), device=config.device, progress=progress)
         fit_images = images.subset(split.fit)
         ensemble.fit(fit_images, config.seed)
@@ -90,7 +93,6 @@ class Inspector:
                 yield ensemble.score(image), acquisition_features(image, gallery.nearest(image)[0].distance)
                 report("calibrating", next(counter), n_scored)
 
-        labelled = _readable(defects, "defect") if defects is not None else ()
         calibrator = Calibrator.fit(
             scored(split.norm), scored(split.cal), (ensemble.score(image) for image in labelled), cluster_mass
         )
@@ -159,7 +161,9 @@ class Inspector:
         """
         root = Path(lot)
         files, info = scan(root), read_lot_info(root)
-        config = InspectionConfig.model_validate({**self.config.model_dump(), **levels})
+        config = parse_config({**self.config.model_dump(), **levels}, "analyze")
+        if not self.model_id:
+            raise NotFittedError("the record names its model by the bundle's hash: save this inspector before analyze")
         card = self.card(config)
         start = RunStart(
             lot=info,
@@ -196,13 +200,13 @@ class Inspector:
         try:
             image = read_image(file, root=root, mm_per_pixel=mm_per_pixel)
         except UnreadableImageError as error:
-            return _not_inspected(file, str(error)), {}
+            return not_inspected(file, str(error)), {}
         if image.sha256 in seen:
             twin = seen[image.sha256]
             reason = f"same content as {twin.image_id} ({twin.file}), which was inspected"
-            return _not_inspected(file, reason, image), {}
+            return not_inspected(file, reason, image), {}
         if (wrong_size := self._wrong_size(image)) is not None:
-            return _not_inspected(file, wrong_size, image), {}
+            return not_inspected(file, wrong_size, image), {}
         record, files = self.inspect(image, config)
         seen[image.sha256] = record
         return record, files
@@ -250,21 +254,7 @@ class Inspector:
             gamma=config.gamma,
             prior=config.prior,
         )
-        record = ImageRecord(
-            image_id=image.image_id,
-            file=image.file,
-            sha256=image.sha256,
-            size_bytes=image.size_bytes,
-            width=image.width,
-            height=image.height,
-            notes=image.notes,
-            verdict=verdict,
-            scores={s.scorer: s.value for s in scores},
-            findings=(),
-            reference=reference,
-            artifacts={},
-            failure=None,
-        )
+        record = inspected(image, scores, verdict, reference)
         if record.flagged:
             attributor = ThresholdAttributor(
                 cluster_threshold=self.calibrator.cluster_threshold,
@@ -287,19 +277,9 @@ def _readable(references: str | Path | Sequence[str | Path], what: str) -> LazyI
     return images
 
 
-def _not_inspected(file: LotFile, reason: str, image: InspectionImage | None = None) -> ImageRecord:
-    return ImageRecord(
-        image_id=file.image_id,
-        file=file.file,
-        sha256=image.sha256 if image else None,
-        size_bytes=image.size_bytes if image else None,
-        width=image.width if image else None,
-        height=image.height if image else None,
-        notes=image.notes if image else (),
-        verdict=None,
-        scores={},
-        findings=(),
-        reference=None,
-        artifacts={},
-        failure=reason,
-    )
+def _labelled_defects(folder: Path) -> LazyImages:
+    """Images of labelled defects; a data set's root, which holds good images and masks too, is refused."""
+    for other in ("good", "ground_truth"):
+        if (folder / other).is_dir():
+            raise LotError(f"{folder} holds a folder {other}/: name a folder that holds images of defects only")
+    return _readable(folder, "defect")

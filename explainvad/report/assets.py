@@ -47,6 +47,7 @@ def template_environment() -> Environment:
         "interval": wording.interval,
         "file_size": wording.file_size,
         "timestamp": wording.timestamp,
+        "unbroken": wording.unbroken,
         "elide": wording.elide,
         "counted": wording.count,
     }
@@ -54,6 +55,8 @@ def template_environment() -> Environment:
         "MARKS": wording.MARKS,
         "WORDS": wording.WORDS,
         "CHECK_MARKS": wording.CHECK_MARKS,
+        "distinct": wording.distinct,
+        "period": wording.period,
     }
     return environment
 

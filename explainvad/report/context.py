@@ -50,8 +50,7 @@ def issued_at(report: LotReport) -> datetime:
     """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     if epoch is None:
-        moment = datetime.fromisoformat(report.provenance.finished_at)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return wording.in_utc(report.provenance.finished_at)
     try:
         return datetime.fromtimestamp(int(epoch), UTC)
     except (ValueError, OverflowError, OSError) as error:

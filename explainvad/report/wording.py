@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -38,16 +39,23 @@ def p_value(value: float) -> str:
     return f"{value:.1e}" if 0 < value < 1e-4 else f"{value:.3g}"
 
 
-def number(value: float) -> str:
-    """A measured number with about three significant digits; an absent limit is a dash."""
+def number(value: float, more_digits: int = 0) -> str:
+    """A measured number with three significant digits, or ``more_digits``; an absent limit is a dash."""
     if not math.isfinite(value):
         return "—"
     if value == 0:
         return "0"
     if 0.1 <= abs(value) < 1e5:
-        digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
-        return f"{value:.{digits}f}".replace("-", "−")
-    return f"{value:.2g}".replace("-", "−")
+        decimals = max(0, 2 - math.floor(math.log10(abs(value)))) + more_digits
+        return f"{value:,.{decimals}f}".replace("-", "−")
+    return f"{value:.{3 + more_digits}g}".replace("-", "−")
+
+
+def distinct(*values: float) -> tuple[str, ...]:
+    """Numbers that are compared, with as many digits as it takes to tell unequal ones apart."""
+    finite = {v for v in values if math.isfinite(v)}
+    more_digits = next((k for k in range(12) if len({number(v, k) for v in finite}) == len(finite)), 12)
+    return tuple(number(v, more_digits) for v in values)
 
 
 def percent(value: float) -> str:
@@ -75,15 +83,33 @@ def file_size(size: int) -> str:
     return f"{size / 1e3:.0f} kB" if size < 999_500 else f"{size / 1e6:.1f} MB"
 
 
+def in_utc(iso: str) -> datetime:
+    """An ISO 8601 time in UTC; one without a zone is in UTC already. Raises ValueError for other text."""
+    moment = datetime.fromisoformat(iso)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
 def timestamp(iso: str) -> str:
     """An ISO 8601 time as ``2026-03-14 09:26 UTC``; text that is none stays as it is."""
     try:
-        moment = datetime.fromisoformat(iso)
+        return f"{in_utc(iso):%Y-%m-%d %H:%M} UTC"
     except ValueError:
         return iso
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC)
-    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def period(start: str, end: str) -> str:
+    """From when until when, with the date once where it is one day: ``2026-03-14 09:26:53 to 09:27:41 UTC``."""
+    try:
+        first, last = in_utc(start), in_utc(end)
+    except ValueError:
+        return f"{start} to {end}"
+    until = f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
+    return f"{first:%Y-%m-%d %H:%M:%S} to {until} UTC"
+
+
+def unbroken(text: str) -> str:
+    """Keep comparisons and ranges on one line: ``p = 0.0164`` and ``[0, 0.168]`` get blanks that do not break."""
+    return re.sub(r"\[[^\[\]]{1,40}\]|\S+ [=<>≤≥] \S+", lambda match: match[0].replace(" ", "\u00a0"), text)
 
 
 def elide(text: str, length: int) -> str:
