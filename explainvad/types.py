@@ -276,7 +276,7 @@ class ReferenceMatch:
 
     reference_id: str
     sha256: str
-    distance: float  # 80th percentile of the absolute difference of standardised thumbnails, >= 0
+    distance: float  # trimmed root mean square difference of standardised thumbnails, >= 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -371,7 +371,7 @@ class CalibrationFacts:
     smallest_p: float  # 1 / (n_cal + 1)
     conditional_alpha: float  # 95 % calibration-conditional bound on P(reject | normal)
     scores: tuple[float, ...]  # of CAL, ascending
-    score_threshold: float  # p <= alpha from here upwards
+    score_threshold: float  # p <= alpha strictly above it
     pixel_threshold: float  # P(any pixel above | normal) <= alpha
     cluster_threshold: float  # where regions are cut out; fixed before CAL
     gamma: float  # level of each deferral rule (epistemic, acquisition)

@@ -13,17 +13,22 @@ from PIL import Image
 from explainvad.types import InspectionImage, ReferenceMatch
 
 THUMBNAIL = 24  # px a side
-PERCENTILE = 80  # of the thumbnails' absolute differences: the distance
+KEPT = 0.9  # share of the thumbnails' differences, the smallest, that make the distance
 LARGEST = 64  # pictures kept; more add weight to the bundle and hardly a better match
 LONG_SIDE = 1024  # px of a kept picture
 QUALITY = 92  # of its JPEG
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Luminance of uint8 (H, W, 3), reduced to THUMBNAIL x THUMBNAIL and standardised: float32 (THUMBNAIL ** 2,)."""
+    """Luminance of uint8 (H, W, 3), reduced to THUMBNAIL x THUMBNAIL and standardised: float32 (THUMBNAIL ** 2,).
+
+    Centre and deviation are those of the values between the 5th and 95th percentile: a defect, being local, must not
+    change how the rest of the picture looks.
+    """
     small = Image.fromarray(pixels).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     x = np.asarray(small, dtype=np.float32).ravel()
-    return np.asarray((x - x.mean()) / max(float(x.std()), 1.0), dtype=np.float32)
+    usual = np.clip(x, *np.percentile(x, (5, 95)))
+    return np.asarray((x - usual.mean()) / max(float(usual.std()), 1.0), dtype=np.float32)
 
 
 class ReferenceGallery:
@@ -50,8 +55,9 @@ class ReferenceGallery:
 
     def nearest(self, image: InspectionImage) -> tuple[ReferenceMatch, bytes]:
         """The most similar reference and its JPEG bytes."""
-        # a high percentile, not a mean: a local defect, however strong, hardly moves it; another part does
-        distance = np.percentile(np.abs(self.thumbnails - thumbnail(image.pixels)), PERCENTILE, axis=1)
+        squared = np.sort((self.thumbnails - thumbnail(image.pixels)) ** 2, axis=1)
+        # without the largest tenth: a local defect, however strong, hardly moves the rest; another part does
+        distance = np.sqrt(squared[:, : round(KEPT * squared.shape[1])].mean(axis=1))
         best = int(distance.argmin())
         picture = self.pictures[self._ids[best]]
         match = ReferenceMatch(self._ids[best], hashlib.sha256(picture).hexdigest(), float(distance[best]))

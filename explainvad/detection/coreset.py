@@ -34,7 +34,7 @@ def greedy_k_centre(rows: Tensor, count: int, generator: torch.Generator, projec
         centre = picked[i]
         distance = norm + norm[centre] - 2 * (x @ x[centre])
         torch.minimum(nearest, distance, out=nearest)
-        nearest[centre] = -1.0  # rounding must not let a centre be picked twice
+        nearest[centre] = -torch.inf  # rounding must not let a centre be picked twice
         if i + 1 < count:
             picked[i + 1] = nearest.argmax()
     return picked

@@ -22,11 +22,13 @@ def working_size(height: int, width: int, resolution: int, patch: int) -> tuple[
     """Return (rows, columns) of the working frame in pixels, multiples of ``patch``.
 
     The longer side is ``resolution``, or a quarter of the image's where that is more; images are never enlarged
-    beyond the rounding to patches.
+    beyond the rounding to patches, and to two of them.
     """
     longer = max(height, width)
     scale = min(1.0, max(resolution / longer, 1.0 / MAX_REDUCTION))
-    rows, cols = (max(1, round(side * scale / patch)) * patch for side in (height, width))
+    # One patch alone could not be predicted from others, so the longer side has two at least
+    least = {True: 2, False: 1}
+    rows, cols = (max(least[side == longer], round(side * scale / patch)) * patch for side in (height, width))
     return rows, cols
 
 

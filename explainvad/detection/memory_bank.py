@@ -22,8 +22,8 @@ from explainvad.detection.neighbors import nearest
 from explainvad.errors import NotFittedError
 from explainvad.types import ImageScore, InspectionImage, ScorerCard
 
-MAX_CANDIDATES = 40_000  # rows that enter the coreset search; above, a random part of them does
-NEIGHBOURHOOD = 5  # patches a side over which features are averaged
+MAX_CANDIDATES = 80_000  # rows that enter the coreset search; above, a random part of them does
+NEIGHBOURHOOD = 3  # patches a side over which features are averaged
 PLACE_WEIGHT = 4.0  # typical deviations of a feature that the whole height of an image counts for
 USUAL_PRIOR = 8.0  # patches that the overall usual distance counts for, beside a row's own
 LEFT_OUT = 24  # reference images, at most, that measure the usual distance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 22  # of the distance block held at a time: 16 MiB
+CHUNK_ELEMENTS = 1 << 20  # of the distance block held at a time: 4 MiB
 
 
 def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,5 +16,5 @@ def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     """
     bank_norm = bank.square().sum(1)
     chunk = max(1, CHUNK_ELEMENTS // len(bank))
-    index = torch.cat([(bank_norm - 2 * (q @ bank.T)).argmin(1) for q in queries.split(chunk)])
+    index = torch.cat([torch.addmm(bank_norm, q, bank.T, alpha=-2).argmin(1) for q in queries.split(chunk)])
     return (queries - bank[index]).norm(dim=1), index

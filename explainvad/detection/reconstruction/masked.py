@@ -41,6 +41,7 @@ TRAINING_BLOCKS = (1, 2)  # block sides, in patches
 SCORING_BLOCKS = (1, 2)
 WINDOW = 384  # px of the working frame seen at once
 CROP = 256  # px, largest training crop
+FRAME_BYTES = 1 << 30  # of working frames held for training
 VARIANCE_FLOOR = (2 / 127.5) ** 2  # two grey levels: below that lies quantisation, not evidence
 
 Progress = Callable[[str, int, int], None]
@@ -78,10 +79,11 @@ class MaskedReconstruction:
 
     def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
         """Train on reference images. The same seed and images give the same weights on one machine."""
-        torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        frames = [self.working_frame(image) for image in images]
-        network = MaskedAutoencoder(self.architecture).to(self.device)
+        frames = self._frames(images)
+        with torch.random.fork_rng(devices=[]):  # initialisation draws on the global generator; the caller's is kept
+            torch.manual_seed(seed)
+            network = MaskedAutoencoder(self.architecture).to(self.device)
         optimiser = torch.optim.AdamW(network.parameters(), self.learning_rate, (0.9, 0.95), weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _warm_cosine(step / self.steps))
         loss_mean = 0.0
@@ -102,9 +104,16 @@ class MaskedReconstruction:
                 self.progress("training the autoencoder", step + 1, self.steps)
         self.network = network.eval().requires_grad_(False)
         self.facts = {
-            "training": f"{self.steps} steps of {self.batch} crops from {len(images)} images",
+            "training": f"{self.steps} steps of {self.batch} crops from {len(frames)} images",
             "final loss": f"{loss_mean:.4f}",
         }
+
+    def _frames(self, images: Sequence[InspectionImage]) -> list[Tensor]:
+        """Working frames of as many images as FRAME_BYTES hold, evenly spaced over all of them."""
+        first = self.working_frame(images[0])
+        count = min(len(images), max(8, FRAME_BYTES // first.numel()))
+        chosen = torch.linspace(0, len(images) - 1, count).round().int().tolist()
+        return [self.working_frame(images[i]) for i in chosen]
 
     def working_frame(self, image: InspectionImage) -> Tensor:
         """The image in the network's frame, uint8 (3, h, w)."""
