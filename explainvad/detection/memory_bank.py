@@ -3,7 +3,7 @@
 Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore, CVPR 2022): features averaged over a
 neighbourhood, a greedy k-centre coreset M, and for a test patch m_test the distance to its nearest m* in M. Two
 additions make it work with weak features: a patch's place in the image is part of its feature, and the distance is
-divided by what is usual around m*, measured on the reference images with their own patches left out.
+judged against what is usual at that place, measured on the reference images with their own patches left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from explainvad.types import ImageScore, InspectionImage, ScorerCard
 MAX_CANDIDATES = 80_000  # rows that enter the coreset search; above, a random part of them does
 NEIGHBOURHOOD = 3  # patches a side over which features are averaged
 PLACE_WEIGHT = 4.0  # typical deviations of a feature that the whole height of an image counts for
-USUAL_PRIOR = 8.0  # patches that the overall usual distance counts for, beside a row's own
+PLACES = 24  # cells a side of the grid on which usual distances are kept
+SPREAD_FLOOR = 0.5  # of the mean spread, added to the spread at a place
 LEFT_OUT = 24  # reference images, at most, that measure the usual distance
 SIGMA = 0.7  # patches, blur of the map
 TOP = 0.004  # share of patches whose mean distance is the image's score
@@ -44,20 +45,22 @@ class Backbone(Protocol):
 
 
 class MemoryBank:
-    """PatchCore-style memory bank; the unit of its score is the usual distance of a normal patch."""
+    """PatchCore-style memory bank; the unit of its score is deviations of the distance usual at a place."""
 
     name = "memory_bank"
 
     def __init__(self, backbone: Backbone, rows: int) -> None:
         self.backbone, self.rows = backbone, rows
-        self.arrays: dict[str, Tensor] = {}  # centre, scale (d,); bank (M, d + 2); usual (M,); origin (M, 3)
+        self.arrays: dict[
+            str, Tensor
+        ] = {}  # centre, scale (d + 2,); bank (M, d + 2); usual (2, PLACES, PLACES); origin (M, 3)
         self.facts: dict[str, str] = {}
 
     def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
         """Fill the bank; an image contributes its share of MAX_CANDIDATES, drawn at random."""
         generator = torch.Generator().manual_seed(seed)
         share = max(1, MAX_CANDIDATES // len(images))
-        features, origins, seen = [], [], 0
+        features, origins, places, seen = [], [], [], 0
         for i, image in enumerate(images):
             grid = self._averaged(image)
             seen += grid[0].numel()
@@ -65,12 +68,13 @@ class MemoryBank:
             features.append(self._with_place(grid)[keep])
             place = torch.stack((keep // grid.shape[2], keep % grid.shape[2]), dim=1)
             origins.append(torch.cat((torch.full((len(keep), 1), i), place), dim=1))
+            places.append(place * PLACES // torch.tensor(grid.shape[1:]))
         candidates, origin = torch.cat(features), torch.cat(origins)
         centre, scale = self._standard(candidates)
         candidates = (candidates - centre) / scale
         picked = greedy_k_centre(candidates, min(self.rows, len(candidates)), generator)
         bank, origin = candidates[picked].contiguous(), origin[picked].to(torch.int32)
-        usual = _usual_distance(bank, origin[:, 0], [(f - centre) / scale for f in features[:LEFT_OUT]])
+        usual = _usual_distance(bank, origin[:, 0], [(f - centre) / scale for f in features[:LEFT_OUT]], places)
         self.arrays = {"centre": centre, "scale": scale, "bank": bank, "usual": usual, "origin": origin}
         self.facts = {"bank": f"{len(picked):,} rows of {seen:,} patches from {len(images)} images"}
 
@@ -106,7 +110,8 @@ class MemoryBank:
         a = self._fitted()
         grid = self._averaged(image)
         distance, index = nearest((self._with_place(grid) - a["centre"]) / a["scale"], a["bank"])
-        smooth = gaussian_blur((distance / a["usual"][index]).reshape(grid.shape[1:]), SIGMA)
+        mean, spread = F.interpolate(a["usual"][None], size=grid.shape[1:], mode="bilinear", align_corners=False)[0]
+        smooth = gaussian_blur((distance.reshape(grid.shape[1:]) - mean) / spread, SIGMA)
         return ImageScore(
             scorer=self.name,
             value=top_mean(smooth, TOP),
@@ -137,28 +142,33 @@ class MemoryBank:
         return ScorerCard(
             name=self.name,
             family="memory bank",
-            summary="Distance of each patch to the nearest patch of a coreset of normal patches, in usual distances",
+            summary="Distance of each patch to the nearest normal patch of a coreset, in deviations usual at its place",
             source="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022",
             weights=self.backbone.weights,
             facts={"features": self.backbone.name, **self.facts},
         )
 
 
-def _usual_distance(bank: Tensor, owner: Tensor, features: Sequence[Tensor]) -> Tensor:
-    """Usual distance (M,) around each bank row: mean over normal patches whose nearest foreign row it is.
+def _usual_distance(bank: Tensor, owner: Tensor, features: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
+    """Mean and spread (2, PLACES, PLACES) of the distance that normal patches have at a place.
 
-    ``features[i]`` are patches of image i, compared with rows of other images only (``owner`` != i). Rows that
-    few patches come near are drawn towards the overall mean.
+    ``features[i]`` are patches of image i at ``places[i]``, and meet rows of other images only (``owner`` != i). Cells
+    are smoothed over their neighbours; parts that lie anywhere make the grid even, which is right for them.
     """
-    total, count = torch.zeros(len(bank)), torch.zeros(len(bank))
-    overall = []
-    for i, patches in enumerate(features):
-        foreign = (owner != i).nonzero()[:, 0]
-        if not len(foreign):
-            continue
-        distance, index = nearest(patches, bank[foreign])
-        total.index_add_(0, foreign[index], distance)
-        count.index_add_(0, foreign[index], torch.ones(len(distance)))
-        overall.append(distance)
-    mean = float(torch.cat(overall).mean()) if overall else 1.0
-    return (total + USUAL_PRIOR * mean) / (count + USUAL_PRIOR) + 1e-6
+    count, total, square = torch.zeros(3, PLACES * PLACES).unbind()
+    for i, (patches, place) in enumerate(zip(features, places, strict=False)):
+        foreign = bank[owner != i]
+        if not len(foreign):  # a single reference image: nothing to compare it with
+            foreign = bank
+        distance, _ = nearest(patches, foreign)
+        cell = place[:, 0] * PLACES + place[:, 1]
+        for moment, value in ((count, torch.ones_like(distance)), (total, distance), (square, distance.square())):
+            moment.index_add_(0, cell, value)
+    count, total, square = (gaussian_blur(m.reshape(PLACES, PLACES), 1.0) for m in (count, total, square))
+    # a cell that no patch fell into takes the overall figures
+    overall = count.sum()
+    weight = 1e-3 * overall / count.numel()
+    count, total, square = (m + weight * m.sum() / overall for m in (count, total, square))
+    mean = total / count
+    spread = (square / count - mean.square()).clamp_min(0).sqrt()
+    return torch.stack((mean, spread + SPREAD_FLOOR * spread.mean() + 1e-6))

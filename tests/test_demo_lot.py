@@ -1,0 +1,24 @@
+"""The promise of the demo, kept with default settings: detected, located, deferred where the picture is foreign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from explainvad import Inspector
+from explainvad.demo import make_demo
+from explainvad.evaluation.evaluate import evaluate_dataset
+
+
+@pytest.mark.timeout(1200)
+def test_the_demo_lot_is_detected_and_its_defects_are_located(tmp_path: Path) -> None:
+    folders = make_demo(tmp_path / "demo")
+    model = Inspector.fit(folders.reference).save(tmp_path / "flange.evad")
+    results = evaluate_dataset(folders.labelled, tmp_path / "evaluation", model=model).results
+    assert results["n_good"] == 14 and results["n_defect"] == 14
+    assert results["image_auroc"]["estimate"] > 0.95
+    assert results["by_type"]["foreign_part"]["DEFER"] == 1
+    for name, row in results["by_type"].items():
+        if name != "good":
+            assert row["flagged_with_mask"] == row["hits"] == row["n"], f"{name}: {row}"
