@@ -1,9 +1,10 @@
 """explainvad: uncertainty-aware, explainable visual anomaly detection that writes audit reports.
 
->>> from explainvad import Inspector                                            # doctest: +SKIP
->>> inspector = Inspector.fit("reference/"); inspector.save("capsule.evad")     # doctest: +SKIP
->>> report = Inspector.load("capsule.evad").analyze("lot42/")                   # doctest: +SKIP
->>> report.render("reports/lot42")                                              # doctest: +SKIP
+>>> from explainvad import Inspector                                 # doctest: +SKIP
+>>> inspector = Inspector.fit("reference/", profile="embedded")      # doctest: +SKIP
+>>> inspector.save("capsule.evad")                                   # doctest: +SKIP
+>>> report = Inspector.load("capsule.evad").analyze("lot42/")        # doctest: +SKIP
+>>> report.render("reports/lot42")                                   # doctest: +SKIP
 
 Importing this package loads neither torch nor weasyprint: names arrive when they are first used.
 """

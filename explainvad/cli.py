@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from explainvad.errors import ExplainVADError, UsageError
+from explainvad.progress import progress
 
 if TYPE_CHECKING:
     from explainvad.config import InspectionConfig
-    from explainvad.pipeline import Inspector, Progress
+    from explainvad.pipeline import Inspector
     from explainvad.types import LotReport
 
 EXIT_FOUND = 1
 EXIT_NOT_INSPECTED = 3
 EXIT_INTEGRITY = 4
+EXIT_INTERRUPTED = 130
 FORMATS = "pdf,html,csv,json"
 
 app = typer.Typer(
@@ -45,7 +46,10 @@ Lot = Annotated[Path, typer.Argument(help="Folder of images; sub-folders are wal
 RunDir = Annotated[Path, typer.Argument(help="Folder that analyze wrote.", show_default=False)]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings in TOML.", show_default=False)]
 Formats = Annotated[str, typer.Option("--formats", help="Comma-separated, of pdf, html, csv and json.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto when not given.", show_default=False),
+]
 Group = Annotated[
     str | None,
     typer.Option(
@@ -71,7 +75,7 @@ def demo(
         if not model.exists():
             Inspector.fit(folders.reference, progress=step).save(model)
         report = Inspector.load(model).analyze(folders.lot, out / "report", progress=step)
-    _render(report, FORMATS)
+    _render(report, _formats(FORMATS))
     _summary(report)
 
 
@@ -90,7 +94,7 @@ def fit(
     group: Group = None,
     alpha: Annotated[float | None, typer.Option("--alpha", help="Most normal images rejected, as a share.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of splits, training and masks.")] = None,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Fit a model on images of normal parts."""
     settings = _config(config, profile=profile, alpha=alpha, seed=seed, device=device)
@@ -122,7 +126,7 @@ def analyze(
     fail_on: Annotated[
         FailOn | None, typer.Option("--fail-on", help="Exit with 1 on a rejected (or also deferred) item.")
     ] = None,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Inspect a lot and write its report. A run that was cut short is resumed by the same command."""
     from explainvad.bundle import find_model
@@ -130,6 +134,7 @@ def analyze(
 
     if not lot.is_dir():
         raise UsageError(f"expected a folder of images, got {lot}: name the lot's folder")
+    wanted = _formats(formats)
     found = next((f / FILE_NAME for f in (lot.absolute(), *lot.absolute().parents) if (f / FILE_NAME).is_file()), None)
     settings = load_config(found) if found else None
     levels = (
@@ -143,8 +148,9 @@ def analyze(
     from explainvad.pipeline import Inspector
 
     with progress() as step:
-        report = Inspector.load(path, device).analyze(lot, out, progress=step, **levels)
-    _render(report, formats)
+        inspector = Inspector.load(path, device or (settings.device if settings else "auto"))
+        report = inspector.analyze(lot, out, progress=step, **levels)
+    _render(report, wanted)
     _summary(report)
     counts = report.statistics.counts
     if fail_on and (counts["REJECT"] or (fail_on is FailOn.defer and counts["DEFER"])):
@@ -168,9 +174,11 @@ def evaluate(
     ] = None,
     config: Config = None,
     group: Group = None,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
     """Measure a model on labelled images: AUROC, AUPRO, decisions by defect type."""
+    if model and (profile or config or group):
+        raise UsageError("--model is fitted already: --profile, --config and --group are for evaluating without it")
     from explainvad.evaluation.evaluate import evaluate_dataset
 
     settings = _config(config, profile=profile, device=device)
@@ -184,7 +192,7 @@ def render(run_dir: RunDir, formats: Formats = FORMATS) -> None:
     """Write the report files of a finished run again, from its record alone."""
     from explainvad.reporting import load_report
 
-    _render(load_report(run_dir), formats)
+    _render(load_report(run_dir), _formats(formats))
 
 
 @app.command()
@@ -220,45 +228,17 @@ def inspect(
 
 def main() -> None:
     """Entry point: errors raised on purpose become one message and their exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
     try:
         app()
     except ExplainVADError as error:
         typer.echo(f"explainvad: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("explainvad: stopped; the same command resumes an unfinished run", err=True)
-        sys.exit(130)
-
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """Progress bars with rate and time left on a terminal; silence elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bars
-
-    class Rate(TextColumn):
-        def __init__(self) -> None:
-            super().__init__("")
-
-        def render(self, task: Task) -> Any:
-            from rich.text import Text
-
-            return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
-
-    columns = (TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def step(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=of)
-            bars.update(tasks[what], completed=done)
-
-        yield step
+    except SystemExit as ended:
+        if ended.code == EXIT_INTERRUPTED:
+            typer.echo("explainvad: stopped; the same command resumes an unfinished analyze", err=True)
+        raise
 
 
 def _config(path: Path | None, **given: Any) -> InspectionConfig:
@@ -269,14 +249,24 @@ def _config(path: Path | None, **given: Any) -> InspectionConfig:
     return parse_config({**base.model_dump(), **{k: v for k, v in given.items() if v is not None}}, "command line")
 
 
-def _render(report: LotReport, formats: str) -> None:
-    for path in report.render(formats=[f.strip() for f in formats.split(",") if f.strip()]):
+def _formats(text: str) -> list[str]:
+    """Parse --formats, before any work is done for them."""
+    formats = [name.strip() for name in text.split(",") if name.strip()]
+    if not formats or not set(formats) <= set(FORMATS.split(",")):
+        raise UsageError(f"--formats expects some of {FORMATS}, separated by commas, got {text!r}")
+    return formats
+
+
+def _render(report: LotReport, formats: list[str]) -> None:
+    for path in report.render(formats=formats):
         typer.echo(f"{path.suffix[1:]:<5} {path}")
 
 
 def _summary(report: LotReport) -> None:
+    from explainvad.types import Decision
+
     s = report.statistics
-    counts = ", ".join(f"{n} {name.lower().replace('_', ' ')}" for name, n in s.counts.items() if n)
+    counts = ", ".join(f"{n} {name.lower().replace('_', ' ')}" for name in Decision if (n := s.counts[name]))
     typer.echo(f"lot {report.lot.lot_id}: {s.n_files} files: {counts}")
 
 

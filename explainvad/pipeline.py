@@ -19,7 +19,7 @@ from explainvad.attribution.regions import ThresholdAttributor, cluster_mass
 from explainvad.bundle import read_bundle, write_bundle
 from explainvad.config import InspectionConfig, parse_config
 from explainvad.detection.ensemble import EmbeddedEnsemble
-from explainvad.errors import LotError, NotFittedError, UnreadableImageError
+from explainvad.errors import LotError, NotFittedError, UnreadableImageError, UsageError
 from explainvad.inspection import artifacts, describe, inspected, not_inspected
 from explainvad.lot import LazyImages, LotFile, collect_references, read_image, read_lot_info, scan
 from explainvad.model_card import model_card, size_range, utc_now, versions
@@ -129,7 +129,7 @@ class Inspector:
         c = bundle.contents
         pictures = {Path(name).stem: data for name, data in sorted(bundle.files.items())}
         return cls(
-            InspectionConfig.model_validate({**c["config"], "device": device}),
+            parse_config({**c["config"], "device": device}, "load"),
             EmbeddedEnsemble.restore(bundle.tensors, c["ensemble"], device),
             Calibrator.restore(c["calibration"]),
             ReferenceGallery(bundle.tensors["gallery"]["thumbnails"], pictures),
@@ -141,6 +141,8 @@ class Inspector:
     def card(self, config: InspectionConfig | None = None) -> ModelCard:
         """The model card, with the calibration's promises at the levels of ``config``."""
         config = config or self.config
+        if n_defects := len(self.calibrator.defects):
+            require_images(n_defects, config.beta, "accepting (on labelled defects)")
         calibration = self.calibrator.facts(self.split, alpha=config.alpha, beta=config.beta, gamma=config.gamma)
         return model_card(self.model_id, self.config, self.ensemble.cards(), calibration, self.fitted)
 
@@ -160,7 +162,10 @@ class Inspector:
         the model and that image alone. Raises LotError, TooFewImagesError, RunConflictError, StorageError.
         """
         root = Path(lot)
+        run_dir = Path(out) if out is not None else Path("reports") / root.resolve().name
         files, info = scan(root), read_lot_info(root)
+        if run_dir.resolve().is_relative_to(root.resolve()):
+            raise UsageError(f"{run_dir} lies in the lot, where every file is an item: use an --out outside of it")
         config = parse_config({**self.config.model_dump(), **levels}, "analyze")
         if not self.model_id:
             raise NotFittedError("the record names its model by the bundle's hash: save this inspector before analyze")
@@ -174,7 +179,6 @@ class Inspector:
             versions=versions(),
             platform=f"{platform.system()} {platform.machine()}",
         )
-        run_dir = Path(out) if out is not None else Path("reports") / root.resolve().name
         with Run.open(run_dir, start) as run:
             if not run.finished:
                 for line in card.fallbacks:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainvad.config import InspectionConfig
-from explainvad.errors import StorageError, UnreadableImageError
+from explainvad.errors import LotError, StorageError, UnreadableImageError
 from explainvad.evaluation.datasets import LabelledDataset, load_dataset, read_mask
 from explainvad.evaluation.metrics import (
     PixelMetrics,
@@ -96,6 +96,8 @@ def evaluate_dataset(
     used = set(fitting)
     items = [item for item in dataset.items if item.path not in used]
     for number, item in enumerate(items, start=1):
+        if progress:
+            progress("evaluating", number, len(items))
         try:
             image = read_image(LotFile(f"img-{number:05d}", item.file, item.path, root))
         except UnreadableImageError as error:
@@ -106,11 +108,11 @@ def evaluate_dataset(
             mask = np.zeros((image.height, image.width), dtype=np.bool_)
         record, fused_map = inspector.inspect_with_map(image)
         measured.add(item.defect, record, fused_map, mask)
-        if progress:
-            progress("evaluating", number, len(items))
+    if not measured.records:
+        raise LotError(f"none of the {len(items)} images could be inspected; the first: {measured.not_inspected[0]}")
     evaluation = Evaluation(
         {
-            "dataset": root.name,
+            "dataset": root.resolve().name,
             "fitted_on": fitted_on,
             "alpha": inspector.config.alpha,
             "n_cal": inspector.calibrator.n,
@@ -120,8 +122,8 @@ def evaluate_dataset(
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "metrics.json").write_text(json.dumps(evaluation.results, indent=1, sort_keys=True) + "\n")
-        (out / "metrics.txt").write_text(evaluation.table() + "\n")
+        (out / "metrics.json").write_text(json.dumps(evaluation.results, indent=1, sort_keys=True) + "\n", "utf-8")
+        (out / "metrics.txt").write_text(evaluation.table() + "\n", "utf-8")
     except OSError as error:
         raise StorageError(f"the results could not be written to {out}: {error.strerror or error}") from error
     return evaluation

@@ -83,9 +83,14 @@ def read_artifact(run_dir: Path, record: ImageRecord, name: str) -> bytes:
     return data
 
 
-def read_ledger(run_dir: Path) -> bytes:
-    """Read the ledger that the report attaches. Raises :class:`IntegrityError` when it is missing."""
+def read_ledger(run_dir: Path, n_lines: int) -> bytes:
+    """Read the ledger's first ``n_lines``, its results, which the report attaches.
+
+    What follows them, such as the note of an earlier rendering, is no part of a report: with it, no report could
+    be rendered again as it was. Raises :class:`IntegrityError` when the ledger is missing.
+    """
     try:
-        return (run_dir / "ledger.jsonl").read_bytes()
+        lines = (run_dir / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+        return b"".join(lines[:n_lines])
     except OSError as error:
         raise IntegrityError(f"ledger.jsonl cannot be read from {run_dir} ({error.strerror})") from error

@@ -27,6 +27,8 @@ RECONCILED = (
     Decision.NOT_INSPECTED,
 )
 
+_ROWS_ON_THE_SUMMARY = 15  # longer lists run on, and the method follows them instead of opening a page
+
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
@@ -70,6 +72,7 @@ def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: S
     """Return the variables of ``report.html``, all but the way to address pictures."""
     lead, headline, sentence = wording.disposition(report)
     calibration = report.model.calibration
+    missed = [r for r in report.records if r.decision is Decision.NOT_INSPECTED]
     return {
         "report": report,
         "lot": report.lot,
@@ -82,9 +85,11 @@ def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: S
         "lead": lead,
         "headline": headline,
         "disposition": sentence,
-        "reconciled": [(d, report.statistics.counts.get(d, 0)) for d in RECONCILED],
+        "reconciled": _reconciled(report),
+        "contents": _contents(pages),
         "pages": pages,
-        "missed": [r for r in report.records if r.decision is Decision.NOT_INSPECTED],
+        "missed": missed,
+        "long_lists": len(pages) + len(missed) > _ROWS_ON_THE_SUMMARY,
         "fdr": frozenset(report.statistics.fdr_rejected),
         "gates": next((r.verdict.gates for r in report.records if r.verdict), ()),
         "bound_method": next((r.verdict.probability.method for r in report.records if r.verdict), None),
@@ -95,6 +100,25 @@ def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: S
         "kind": wording.decision_class,
         "score_alt": _score_alt(report),
     }
+
+
+def _reconciled(report: LotReport) -> list[tuple[Decision, int]]:
+    """Counts that add up to the files of the lot; of accepted and not flagged, what this model can say."""
+    counts = report.statistics.counts
+    unsaid = Decision.NOT_FLAGGED if report.model.calibration.n_def else Decision.ACCEPT
+    return [(d, counts.get(d, 0)) for d in RECONCILED if d is not unsaid or counts.get(d, 0)]
+
+
+def _contents(pages: Sequence[ImagePage]) -> list[tuple[str, str]]:
+    """The report's parts as (anchor, title), in order."""
+    flagged = [(pages[0].record.image_id, "Flagged images")] if pages else []
+    return [
+        ("lot-summary", "Lot summary"),
+        ("method", "Method and decision rule"),
+        *flagged,
+        ("model-card", "Model card"),
+        ("appendix", "Record and verification"),
+    ]
 
 
 def _lot_facts(lot: LotInfo) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from explainvad.report import figures
 from explainvad.report.assets import read_artifact
-from explainvad.report.wording import WORDS, count, p_value
+from explainvad.report.wording import WORDS, count, elide, p_value
 from explainvad.types import (
     CalibrationFacts,
     Claim,
@@ -17,13 +17,17 @@ from explainvad.types import (
     ImageRecord,
     LotReport,
     Sentence,
+    Verdict,
 )
 
 # A page has room for three regions and this much text; what is beyond is counted and in report.json.
 REGIONS_SHOWN = 3
 _LINES = (0, 16, 14, 12)  # of sentences, by the number of regions shown
-_CHARACTERS_A_LINE = 98
+_CHARACTERS_A_LINE = 106
+_REASON_CHARACTERS, _REASON_CHARACTERS_A_LINE = 420, 105
 _PAGE_MM = 267.0  # A4 within its margins
+_RESERVE_MM = 4.0
+_PICTURE_MM = range(88, 28, -2)  # heights that the style sheet knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,16 @@ class RegionView:
 
 @dataclass(frozen=True, slots=True)
 class SentenceView:
-    """A sentence, the letter of its author, and the claims that measurement does not support."""
+    """A sentence, the letter of its author, and the claims that measurement does not support.
+
+    ``rows`` is the number of sentences about the same region that start here; 0 within them.
+    """
 
     region_id: str
     sentence: Sentence
     author: str
     disputed: tuple[Claim, ...]
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class ImagePage:
     regions: tuple[RegionView, ...]
     sentences: tuple[SentenceView, ...]
     authors: Mapping[str, str]
+    reasons: tuple[str, ...]
+    reasons_left_out: int
     regions_left_out: int
     sentences_left_out: int
 
@@ -135,6 +145,7 @@ def _page(
         pictures[whole_reference.name] = figures.jpeg(figures.fitted(reference, figures.PICTURE_PX // 2))
 
     sentences, authors, left_out = _sentences(record)
+    reasons = _reasons(record)
     return ImagePage(
         record=record,
         number=number,
@@ -142,11 +153,13 @@ def _page(
         original=Picture(f"{name}-outlined.jpg", f"Inspected image {name}: {finding_words}."),
         overlay=Picture(f"{name}-heat.jpg", f"Heat map of {name}: {finding_words}; {WORDS[record.decision].lower()}."),
         reference=whole_reference,
-        height_class=_height_class(record, len(regions), sentences),
+        height_class=_height_class(record, reasons, len(regions), sentences),
         above_threshold=above,
         regions=tuple(regions),
         sentences=tuple(sentences),
         authors=authors,
+        reasons=reasons,
+        reasons_left_out=len(_verdict(record).reasons) - len(reasons),
         regions_left_out=max(0, len(record.findings) - REGIONS_SHOWN),
         sentences_left_out=left_out,
     )
@@ -162,21 +175,40 @@ def _finding_words(record: ImageRecord) -> str:
     return f"{count(len(record.findings), 'region')} ({places})"
 
 
+def _verdict(record: ImageRecord) -> Verdict:
+    assert record.verdict is not None, "only a judged image is flagged"
+    return record.verdict
+
+
+def _reasons(record: ImageRecord) -> tuple[str, ...]:
+    """Choose the reasons that fit, in their order; the first always does."""
+    shown: list[str] = []
+    room = _REASON_CHARACTERS
+    for reason in _verdict(record).reasons:
+        room -= len(reason) + 2
+        if shown and room < 0:
+            break
+        shown.append(elide(reason, _REASON_CHARACTERS))
+    return tuple(shown)
+
+
 def _sentences(record: ImageRecord) -> tuple[list[SentenceView], dict[str, str], int]:
     """Choose the sentences that fit, heaviest region first, and give each author a letter."""
     authors: dict[str, str] = {}
     views: list[SentenceView] = []
-    room, left_out = _LINES[min(REGIONS_SHOWN, len(record.findings))], 0
-    for finding in record.findings:
-        shown = finding in record.findings[:REGIONS_SHOWN]
+    room = _LINES[min(REGIONS_SHOWN, len(record.findings))]
+    for finding in record.findings[:REGIONS_SHOWN]:
+        fitting: list[tuple[Sentence, tuple[Claim, ...]]] = []
         for sentence in finding.sentences:
             disputed = tuple(c for c in sentence.claims if c.status in (ClaimStatus.CONTRADICTED, ClaimStatus.PARTLY))
             room -= _lines(sentence, disputed)
-            if not shown or room < 0:
-                left_out += 1
-                continue
+            if room >= 0:
+                fitting.append((sentence, disputed))
+        for k, (sentence, disputed) in enumerate(fitting):
             letter = authors.setdefault(sentence.author, chr(ord("a") + min(len(authors), 25)))
-            views.append(SentenceView(finding.region.region_id, sentence, letter, disputed))
+            rows = len(fitting) if k == 0 else 0
+            views.append(SentenceView(finding.region.region_id, sentence, letter, disputed, rows))
+    left_out = sum(len(finding.sentences) for finding in record.findings) - len(views)
     return views, {letter: author for author, letter in authors.items()}, left_out
 
 
@@ -185,20 +217,25 @@ def _lines(sentence: Sentence, disputed: Sequence[Claim]) -> int:
     return 1 + length // _CHARACTERS_A_LINE
 
 
-def _height_class(record: ImageRecord, n_regions: int, sentences: Sequence[SentenceView]) -> str:
+def _height_class(
+    record: ImageRecord, reasons: Sequence[str], n_regions: int, sentences: Sequence[SentenceView]
+) -> str:
     """Choose the height of the two large pictures so that the page is full and never two: h66 is 66 mm."""
-    verdict = record.verdict
-    assert verdict is not None, "only a judged image is flagged"
-    row, more = 4.5, 3.5  # mm: a table's first line with its rule, each further line
-    used = 27.0  # the names of the page and its key figures
-    used += 5.6 * (len(record.file) > 58) + more * bool(record.notes) * (1 + len("; ".join(record.notes)) // 120)
-    used += 2.0 + more * (1 + min(420, len("; ".join(verdict.reasons))) // 105)
-    used += 16.0 + (57.0, 54.0, 44.0, 40.5)[n_regions]  # captions, then the reference or crops with a table head
-    in_mm = n_regions > 0 and record.findings[0].region.area_mm2 is not None
-    used += n_regions * (row + more * in_mm) + more * (n_regions > 0)
+    head, row, more = 6.3, 4.4, 3.3  # mm: a table's head, its rows of one line, each further line
+    used = 32.6 + 5.6 * (len(record.file) > 58)  # names, hash and key figures
+    used += more * bool(record.notes) * (1 + min(180, len("; ".join(record.notes))) // 120)
+    used += 1.6 + 3.8 * (1 + (len("; ".join(reasons)) + 25) // _REASON_CHARACTERS_A_LINE)
+    used += 16.5  # captions and colour bar
+    used += (58.0, 49.2, 42.0, 33.2)[n_regions]  # the reference as a whole, or the crops with their caption
+    if n_regions > 1:
+        shares = max(len(f.region.evidence_share) for f in record.findings[:n_regions])
+        lines = max(shares, 1 + (record.findings[0].region.area_mm2 is not None))
+        used += head + n_regions * (row + more * (lines - 1))
+    if n_regions:
+        used += 4.1 * (len(record.findings) > REGIONS_SHOWN)
     if sentences:
-        used += 10.0 + sum(4.0 + more * (_lines(s.sentence, s.disputed) - 1) for s in sentences)
-    used += 6.5 + row * max(len(record.scores), len(verdict.gates))
-    used += 29.0  # the human verdict
-    room = _PAGE_MM - used
-    return f"h{next((h for h in (66, 58, 50, 42) if h <= room), 34)}"
+        used += head + 4.1 + sum(3.8 + more * (_lines(s.sentence, s.disputed) - 1) for s in sentences)
+    used += head + row * max(len(record.scores), len(_verdict(record).gates))
+    used += 30.6  # the human verdict
+    room = _PAGE_MM - _RESERVE_MM - used
+    return f"h{next((h for h in _PICTURE_MM if h <= room), _PICTURE_MM[-1])}"

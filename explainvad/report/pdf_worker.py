@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import sys
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class _Complaints(logging.Handler):
 def main(folder: Path) -> int:
     """Render the job in ``folder``; return the exit code."""
     gc.disable()  # one short-lived document: collecting its many small boxes costs a fifth of the time
+    _list_pages_once()
     import weasyprint
     from weasyprint.urls import URLFetcher, URLFetcherResponse
 
@@ -77,15 +79,43 @@ def main(folder: Path) -> int:
         for a in job["attachments"]
     ]
     html = weasyprint.HTML(string=(folder / "report.html").read_text("utf-8"), url_fetcher=fetcher)
-    html.write_pdf(folder / "report.pdf", pdf_variant="pdf/a-3a", attachments=attachments, finisher=_finish)
+    options = {"pdf_variant": "pdf/a-3a", "attachments": attachments}
+    document = html.render(**options)
+    pages_of = Counter(name for page in document.pages for name in page.anchors)
+    overlong = [name for name in job["single_pages"] if pages_of[name] > 1]
+    if overlong:
+        # A font that is wider than expected, or a text that wraps more often: make room and lay out again.
+        smaller = ",".join(f"#{name} .pictures figure > img" for name in overlong)
+        sheet = weasyprint.CSS(string=f"{smaller} {{ max-height: 28mm !important }}", url_fetcher=fetcher)
+        document = html.render(stylesheets=[sheet], **options)
+    document.write_pdf(folder / "report.pdf", finisher=_finish, **options)
     for line in complaints.lines:
         print(line, file=sys.stderr)
     return 1 if complaints.lines else 0
 
 
+def _list_pages_once() -> None:
+    """Keep pydyf's list of page references, made anew for each structure element: quadratic in the pages."""
+    import pydyf  # type: ignore[import-untyped]
+
+    listed = pydyf.PDF.page_references.fget
+    known: dict[int, Any] = {}
+
+    def page_references(pdf: Any) -> Any:
+        count = len(pdf.pages["Kids"])
+        if count not in known:
+            known[count] = listed(pdf)
+        return known[count]
+
+    pydyf.PDF.page_references = property(page_references)
+
+
 def _finish(_document: object, pdf: Any) -> None:
-    """Declare PDF/UA-1 beside PDF/A-3a in plain metadata, and list each associated file once."""
+    """Make the file PDF/A-3a and PDF/UA-1: both declared in plain metadata, each associated file listed once."""
     for item in pdf.objects:
+        # Deflated data that ends in a carriage return looks one byte shorter than its Length: store it as it is.
+        if getattr(item, "compress", False) and item.data.endswith(b"\r\nendstream"):
+            item.compress = False
         if getattr(item, "extra", {}).get("Type") == "/Metadata":
             item.compress = False
             item.stream = [part.replace(b"</rdf:RDF>", _UA_IDENTITY, 1) for part in item.stream]

@@ -12,7 +12,21 @@ from explainvad.report.figures import HeatScale, colour_stops
 from explainvad.report.wording import number
 from explainvad.types import Decision, LotReport
 
-_LABELLED = 14  # with more flagged images than that, their numbers would cover one another
+# The plot's frame in svg units; right of it stands the name of the threshold line, where no mark can meet it
+_LEFT, _RIGHT, _TOP, _BOTTOM = 150.0, 438.0, 20.0, 150.0
+_NUMBERED = 40  # with more flagged images than that, most numbers would find no room
+_SMALL = (Decision.NOT_FLAGGED, Decision.ACCEPT)  # the many; all marks of a kind make one path
+_REACH_SMALL, _REACH = 2.4, 4.6  # of a mark from its centre
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """One image in the plot: its place in svg units, and its number where it is flagged."""
+
+    decision: Decision
+    x: float
+    y: float
+    number: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +73,68 @@ def score_plot(environment: Environment, report: LotReport) -> bytes:
     values = [*scores, *calibration.scores, calibration.score_threshold]
     unit = max(abs(calibration.score_threshold), 1.0)
     low, high = min(values), max(values)
-    y = _ScoreAxis(unit, low - 0.1 * unit, high + 0.1 * (high - low) + 0.1 * unit, 168, 20)
-    step = 350 / (len(report.records) + 1)
-
-    # Mark each image; a flagged one carries its number while numbers do not collide.
-    flagged = sum(r.flagged for r in report.records)
+    y = _ScoreAxis(unit, low - 0.1 * unit, high + 0.1 * (high - low) + 0.1 * unit, _BOTTOM, _TOP)
+    step = (_RIGHT - _LEFT) / (len(report.records) + 1)
     marks = [
-        {
-            "decision": record.decision.value,
-            "x": round(150 + step * position, 2),
-            "y": y(record.verdict.score) if record.verdict is not None else y.bottom,
-            "label": str(position) if record.flagged and flagged <= _LABELLED else "",
-        }
+        _Mark(
+            decision=record.decision,
+            x=round(_LEFT + step * position, 2),
+            y=y(record.verdict.score) if record.verdict is not None else y.bottom,
+            number=str(position) if record.flagged else "",
+        )
         for position, record in enumerate(report.records, 1)
     ]
-    # Round marks need no shape of their own: one path holds them all, one dot a printed point.
-    dots = sorted({(m["x"], m["y"]) for m in marks if m["decision"] == Decision.NOT_FLAGGED})
+    threshold = y(calibration.score_threshold)
     svg = environment.get_template("score_plot.svg").render(
         bars=_histogram(calibration.scores, y),
         n_cal=calibration.n_cal,
         y_ticks=y.ticks(),
-        x_ticks=[(round(150 + step * i, 2), str(i)) for i in _positions(len(report.records))],
-        threshold=y(calibration.score_threshold),
+        x_ticks=[(round(_LEFT + step * i, 2), str(i)) for i in _positions(len(report.records))],
+        left=_LEFT,
+        right=_RIGHT,
+        top=_TOP,
+        bottom=_BOTTOM,
+        threshold=threshold,
         threshold_text=number(calibration.score_threshold),
         alpha=f"{calibration.alpha:g}",
-        dots=dots,
-        marks=[m for m in marks if m["decision"] != Decision.NOT_FLAGGED],
+        small={d.value: sorted({(m.x, m.y) for m in marks if m.decision is d}) for d in _SMALL},
+        marks=[m for m in marks if m.decision not in _SMALL],
+        numbers=_numbers(marks, threshold),
         present=[d.value for d in Decision if report.statistics.counts.get(d, 0)],
     )
     return svg.encode()
+
+
+def _numbers(marks: Sequence[_Mark], threshold: float) -> list[tuple[float, float, str]]:
+    """Place each flagged image's number beside its mark, as (x, y of the baseline, text) in svg units.
+
+    A number without room right, left, above or below its mark is left out: nothing may cover a mark, the
+    threshold line or another number.
+    """
+    numbered = [m for m in marks if m.number]
+    if len(numbered) > _NUMBERED:
+        return []
+    reach = np.array([_REACH_SMALL if m.decision in _SMALL else _REACH for m in marks])[:, None]
+    centres = np.array([(m.x, m.y) for m in marks]).reshape(-1, 2)
+    taken = np.vstack([np.hstack([centres - reach, centres + reach]), [(_LEFT, threshold - 1, _RIGHT, threshold + 1)]])
+    placed: list[tuple[float, float, str]] = []
+    for m in numbered:
+        width, height = 3.9 * len(m.number), 5.2
+        corners = (
+            (m.x + 5.4, m.y - height / 2),
+            (m.x - 5.4 - width, m.y - height / 2),
+            (m.x - width / 2, m.y - 5.4 - height),
+            (m.x - width / 2, m.y + 5.4),
+        )
+        for x, y in corners:
+            inside = x > _LEFT and x + width < _RIGHT and y > _TOP - 6 and y + height < _BOTTOM
+            box = np.array((x, y, x + width, y + height))
+            free = not np.any(np.all(taken[:, :2] < box[2:], axis=1) & np.all(box[:2] < taken[:, 2:], axis=1))
+            if inside and free:
+                placed.append((round(x, 2), round(y + height - 0.3, 2), m.number))
+                taken = np.vstack([taken, box])
+                break
+    return placed
 
 
 def _positions(n: int) -> list[int]:

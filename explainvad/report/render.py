@@ -75,8 +75,9 @@ class _Document:
     def __init__(self, report: LotReport, exports: Mapping[str, bytes]) -> None:
         self.environment = template_environment()
         self.issued = issued_at(report)
+        ledger = read_ledger(report.run_dir, report.provenance.n_ledger_lines)
         self.attachments = [  # in the order of their names, as a PDF name tree must be
-            Attachment("ledger.jsonl", read_ledger(report.run_dir), "Hash-chained record of the run", "Source"),
+            Attachment("ledger.jsonl", ledger, "Hash-chained record of the run", "Source"),
             Attachment("report.json", exports["json"], "This report for machines", "Data"),
             Attachment("results.csv", exports["csv"], "One row for each file of the lot", "Data"),
         ]
@@ -115,6 +116,7 @@ class _Document:
     def _write_job(self, folder: Path, html: str) -> None:
         job: dict[str, Any] = {
             "issued": self.issued.isoformat(),
+            "single_pages": [page.record.image_id for page in self.pages],
             "assets": {name: _MEDIA[Path(name).suffix] for name in self.assets},
             "attachments": [
                 {"name": a.name, "description": a.description, "relationship": a.relationship} for a in self.attachments

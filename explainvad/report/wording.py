@@ -129,9 +129,14 @@ def disposition(report: LotReport) -> tuple[Decision, str, str]:
     """Say what the inspection as a whole amounts to: the decision that leads, a headline and a sentence."""
     c = report.statistics.counts
     reject, defer, missed = c[Decision.REJECT], c[Decision.DEFER], c[Decision.NOT_INSPECTED]
-    parts = [(reject, "rejected"), (defer, "deferred to a person"), (c[Decision.ACCEPT], "accepted")]
-    told = [f"{n:,} {word}" for n, word in parts if n]
-    told.append(f"{c[Decision.NOT_FLAGGED]:,} not flagged")
+    accepts = report.model.calibration.n_def > 0  # what remains is then accepted, and otherwise not flagged
+    parts = [
+        (reject, "rejected", False),
+        (defer, "deferred to a person", False),
+        (c[Decision.ACCEPT], "accepted", accepts),
+        (c[Decision.NOT_FLAGGED], "not flagged", not accepts),
+    ]
+    told = [f"{n:,} {word}" for n, word, always in parts if n or always]
     listing = told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
     sentence = f"Of {count(report.statistics.n_inspected, 'inspected image')}: {listing}."
     if missed:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pikepdf
 import pytest
-from fabricated_lot import quiet_lot
+from fabricated_lot import Builder, quiet_lot, statistics_of, verdict_of
 from pdf_text import page_text
 
 from explainvad.report.context import Attachment, flattened, issued_at, report_context
 from explainvad.report.image_page import image_pages
 from explainvad.report.render import ReportRenderer
-from explainvad.types import LotInfo, LotReport
+from explainvad.types import Decision, LotInfo, LotReport
 
 
 def test_configuration_is_flattened_in_the_order_of_its_keys() -> None:
@@ -39,7 +40,17 @@ def test_absent_lot_facts_are_left_out(lot_report: LotReport) -> None:
 def test_counts_on_the_page_reconcile(lot_report: LotReport) -> None:
     context = report_context(lot_report, [], [])
     assert sum(n for _, n in context["reconciled"]) == lot_report.statistics.n_files
-    assert len({d for d, _ in context["reconciled"]}) == 5
+    assert [d for d, _ in context["reconciled"]] == ["NOT_FLAGGED", "REJECT", "DEFER", "NOT_INSPECTED"]
+
+
+def test_accept_is_counted_only_where_it_can_be_said(lot_report: LotReport) -> None:
+    calibration = replace(lot_report.model.calibration, n_def=40, beta=0.1)
+    labelled = replace(lot_report, model=replace(lot_report.model, calibration=calibration))
+    shown = dict(report_context(labelled, [], [])["reconciled"])
+    assert shown[Decision.ACCEPT] == 0
+    assert shown[Decision.NOT_FLAGGED] == 21  # a count is never hidden
+    none_left = replace(labelled, records=(), statistics=statistics_of([]))
+    assert Decision.NOT_FLAGGED not in dict(report_context(none_left, [], [])["reconciled"])
 
 
 def test_repeated_fallbacks_are_told_once(lot_report: LotReport) -> None:
@@ -51,14 +62,55 @@ def test_attachment_hash_is_of_its_bytes() -> None:
     assert Attachment("a", b"", "", "Data").sha256.startswith("e3b0c44298fc1c14")
 
 
-def test_labelled_defects_change_what_is_claimed(tmp_path: Path) -> None:
-    report = quiet_lot(tmp_path / "run")
+def _sections(folder: Path) -> dict[str, str]:
+    """The rendered page's sections as text, by class; blanks of any kind become one blank."""
+    html = (folder / "report.html").read_text("utf-8")
+    sections = re.findall(r'<section class="([\w-]+)[^"]*"[^>]*>(.*?)</section>', html, re.S)
+    return {name: re.sub(r"(\s|&nbsp;|\u00a0)+", " ", re.sub(r"<[^>]+>", " ", body)) for name, body in sections}
+
+
+def test_labelled_defects_tell_what_accept_means(tmp_path: Path) -> None:
+    b = Builder(tmp_path / "run")
+    b.good(2)
+    deferred = verdict_of(Decision.DEFER, 1.1, 0.09, ("cannot be told from the labelled defects",))
+    b.inspected("a.png", replace(deferred, defect_p_value=0.317, beta=0.1))
+    report = b.report()
     calibration = replace(report.model.calibration, n_def=40, beta=0.1)
-    labelled = replace(report, model=replace(report.model, calibration=calibration))
-    ReportRenderer().render(labelled, tmp_path, ["html"])
-    html = (tmp_path / "report.html").read_text("utf-8")
-    assert "exchangeable with the 40 labelled defects" in html
-    assert "No bound on missed defects" not in html
+    accepted = [replace(r, verdict=replace(r.verdict, decision=Decision.ACCEPT)) for r in report.records[:2]]
+    records = (*accepted, report.records[2])
+    model = replace(report.model, calibration=calibration)
+    ReportRenderer().render(
+        replace(report, records=records, statistics=statistics_of(records), model=model), tmp_path, ["html"]
+    )
+    text = _sections(tmp_path)
+    assert "unlike the 40 labelled defects" in text["cover"] and "Not flagged" not in text["cover"]
+    assert "p₁ ≤ β = 0.1 among the 40 labelled defects" in text["summary"]
+    assert "at most 10 % are expected to be accepted" in text["summary"]
+    assert "n₁ = 40 labelled defects" in text["method"]
+    assert "exchangeable with the 40 labelled defects" in text["method"]
+    assert "No bound on misses of defects unlike the 40 labelled ones" in text["method"]
+    assert "so nothing is called accepted" not in text["method"]
+    assert "p₁, 40 defects 0.317 accept: p₁ ≤ β = 0.1" in text["image"]
+    assert "Bound β on accepted defects 0.1" in text["card"]
+
+
+def test_without_labelled_defects_accept_is_never_mentioned(rendered: Path) -> None:
+    text = _sections(rendered)
+    for name in ("cover", "summary", "method", "image", "card"):
+        assert "p₁" not in text[name] and "β" not in text[name], name
+    assert "Accept" not in text["cover"] + text["summary"]
+    assert "so nothing is called accepted" in text["method"]
+
+
+def test_cover_lists_the_parts_and_where_they_start(lot_report: LotReport, rendered: Path) -> None:
+    pages, _ = image_pages(lot_report)
+    anchors = [anchor for anchor, _ in report_context(lot_report, pages, [])["contents"]]
+    assert anchors == ["lot-summary", "method", "img-00005", "model-card", "appendix"]
+    assert "Flagged images" not in dict(map(reversed, report_context(lot_report, [], [])["contents"]))
+    with pikepdf.open(rendered / "report.pdf") as pdf:
+        cover = page_text(pdf.pages[0])
+        n_pages = len(pdf.pages)
+    assert f"Lotsummary2Methodanddecisionrule3Flaggedimages4Modelcard10Recordandverification{n_pages}" in cover
 
 
 @pytest.mark.parametrize("formats", [["pdf"]])

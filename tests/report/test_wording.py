@@ -23,7 +23,9 @@ def test_p_value(value: float, text: str) -> None:
     ("value", "text"),
     [
         (0, "0"),
-        (0.0866, "0.087"),
+        (0.0866, "0.0866"),
+        (0.175, "0.175"),
+        (2428.4, "2,428"),
         (1.4166, "1.42"),
         (-21.44, "−21.4"),
         (141.2, "141"),
@@ -54,6 +56,39 @@ def test_timestamp(iso: str, text: str) -> None:
     assert wording.timestamp(iso) == text
 
 
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((6.1, 5.42, 6.88), ("6.10", "5.42", "6.88")),
+        ((5.4184, 5.4196, 6.88), ("5.418", "5.420", "6.880")),  # a failed gate must look failed
+        ((0.2, 0.2), ("0.200", "0.200")),
+        ((0.31, float("-inf"), float("inf")), ("0.310", "—", "—")),
+        ((1.0, 1.0 + 1e-15), ("1.00000000000000", "1.00000000000000")),
+    ],
+)
+def test_compared_numbers_are_told_apart(values: tuple[float, ...], texts: tuple[str, ...]) -> None:
+    assert wording.distinct(*values) == texts
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "text"),
+    [
+        ("2026-03-14T09:26:53Z", "2026-03-14T11:27:41+02:00", "2026-03-14 09:26:53 to 09:27:41 UTC"),
+        ("2026-03-14T23:59:59", "2026-03-15T00:00:07", "2026-03-14 23:59:59 to 2026-03-15 00:00:07 UTC"),
+        ("unknown", "2026-03-15T00:00:07", "unknown to 2026-03-15T00:00:07"),
+    ],
+)
+def test_period(start: str, end: str, text: str) -> None:
+    assert wording.period(start, end) == text
+
+
+def test_comparisons_and_ranges_stay_on_one_line() -> None:
+    reason = "likeness 0.175 is outside [0, 0.168], p = 0.0164 is at most alpha = 0.05"
+    lines = wording.unbroken(reason).split(" ")
+    assert {"[0,\u00a00.168],", "p\u00a0=\u00a00.0164", "alpha\u00a0=\u00a00.05"} <= set(lines)
+    assert wording.unbroken(reason).replace("\u00a0", " ") == reason
+
+
 def test_interval() -> None:
     assert wording.interval(Interval(4 / 27, 0.0419, 0.3373, 0.95)) == "14.8 % (4.2 % to 33.7 %)"
     assert wording.interval(None) == "no inspected image"
@@ -67,6 +102,20 @@ def test_elide_keeps_both_ends_and_the_length() -> None:
 
 def test_every_decision_has_a_mark_of_its_own_and_a_word() -> None:
     assert len(set(wording.MARKS.values())) == len(Decision) == len(wording.WORDS)
+
+
+def test_disposition_with_labelled_defects(lot_report: LotReport) -> None:
+    calibration = replace(lot_report.model.calibration, n_def=40, beta=0.1)
+    records = tuple(
+        replace(r, verdict=replace(r.verdict, decision=Decision.ACCEPT)) if r.decision is Decision.NOT_FLAGGED else r
+        for r in lot_report.records
+    )
+    model = replace(lot_report.model, calibration=calibration)
+    labelled = replace(lot_report, records=records, statistics=statistics_of(records), model=model)
+    told = wording.disposition(labelled)[2]
+    assert told.startswith("Of 27 inspected images: 4 rejected, 2 deferred to a person and 21 accepted.")
+    nothing = replace(labelled, records=(), statistics=statistics_of([]))
+    assert wording.disposition(nothing)[2] == "Of 0 inspected images: 0 accepted."
 
 
 @pytest.mark.parametrize(

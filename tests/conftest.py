@@ -1,0 +1,69 @@
+"""One tiny model, one lot and its report, made once a session. Tests must not change them: copy first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from command_line import EPOCH
+from tiny_parts import CONFIG, FOREIGN, GOOD, RUSTY, write_lot, write_references
+
+if TYPE_CHECKING:  # at run time only the fixtures load what is heavy
+    from explainvad import Inspector, LotReport
+
+KINDS = [*[GOOD] * 8, *[RUSTY] * 3, FOREIGN]
+LOT_TOML = 'lot_id = "L-7"\npart = "Ribbed disc"\nmm_per_pixel = 0.5\n'
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of normal parts, enough for CONFIG."""
+    return write_references(tmp_path_factory.mktemp("fit") / "reference")
+
+
+@pytest.fixture(scope="session")
+def fitted(references: Path) -> Inspector:
+    """The inspector as ``fit`` left it, saved beside its references as ``tiny.evad``."""
+    import torch
+
+    from explainvad import Inspector
+
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+        inspector = Inspector.fit(references, config=CONFIG)
+    inspector.save(references.parent / "tiny.evad")
+    return inspector
+
+
+@pytest.fixture(scope="session")
+def model(fitted: Inspector, references: Path) -> Path:
+    """The bundle of the tiny model."""
+    return references.parent / "tiny.evad"
+
+
+@pytest.fixture(scope="session")
+def inspector(model: Path) -> Inspector:
+    """The tiny model, loaded."""
+    from explainvad import Inspector
+
+    return Inspector.load(model, "cpu")
+
+
+@pytest.fixture(scope="session")
+def lot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures with a lot.toml: normal parts, rusty ones, and one of another make."""
+    folder = write_lot(tmp_path_factory.mktemp("lots") / "lot7", KINDS)
+    (folder / "lot.toml").write_text(LOT_TOML)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def report(inspector: Inspector, lot: Path, tmp_path_factory: pytest.TempPathFactory) -> LotReport:
+    """The lot's report, rendered in all formats."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+        report = inspector.analyze(lot, tmp_path_factory.mktemp("reports") / "lot7")
+        report.render()
+    return report

@@ -1,0 +1,72 @@
+"""The command line on a finished run: render and verify."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import explainvad, tree
+
+from explainvad import LotReport
+
+
+@pytest.fixture
+def copied_run(report: LotReport, tmp_path: Path) -> Path:
+    """A copy of the rendered run, to be altered."""
+    return shutil.copytree(report.run_dir, tmp_path / "run")
+
+
+def test_rendering_again_gives_the_same_bytes(copied_run: Path) -> None:
+    before = tree(copied_run)
+    for name in ("report.pdf", "report.html", "report.json", "results.csv"):
+        (copied_run / name).unlink()
+    assert explainvad("render", copied_run).code == 0
+    after = tree(copied_run)
+    assert {n for n in before if before[n] != after.get(n)} == set()
+    assert explainvad("verify", copied_run).code == 0
+
+
+def test_one_format_is_rendered_alone(copied_run: Path) -> None:
+    (copied_run / "report.html").unlink()
+    (copied_run / "report.json").unlink()
+    done = explainvad("render", copied_run, "--formats", "json")
+    assert (done.code, done.out) == (0, f"json  {copied_run / 'report.json'}\n")
+    assert not (copied_run / "report.html").exists()
+    assert explainvad("render", copied_run, "--formats", "xml").code == 2
+
+
+def test_only_a_finished_run_is_rendered(tmp_path: Path) -> None:
+    done = explainvad("render", tmp_path)
+    assert done.code == 2
+    assert "holds no run" in done.err
+
+
+def test_a_whole_record_is_said_to_be_whole(report: LotReport) -> None:
+    done = explainvad("verify", report.run_dir, "--head", report.provenance.head_hash)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == "The record is whole."
+
+
+@pytest.mark.parametrize("pattern", ["ledger.jsonl", "results.csv", "report.pdf", "maps/*.png", "masks/*.png"])
+def test_tampering_is_named(copied_run: Path, pattern: str) -> None:
+    path = next(copied_run.glob(pattern))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    done = explainvad("verify", copied_run)
+    assert done.code == 4
+    assert f"ALTERED  {path.relative_to(copied_run).as_posix()}" in done.err
+    assert "whole" not in done.out.splitlines()[-1]
+
+
+def test_a_missing_file_and_another_head_are_named(copied_run: Path) -> None:
+    next(copied_run.glob("evidence/*.jpg")).unlink()
+    done = explainvad("verify", copied_run, "--head", "0" * 64)
+    assert done.code == 4
+    assert "missing" in done.err and "the results head differs" in done.err
+
+
+def test_no_folder_is_wrong_usage(tmp_path: Path) -> None:
+    assert explainvad("verify", tmp_path / "nowhere").code == 2
+    assert explainvad("verify", tmp_path).code == 4
