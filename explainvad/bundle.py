@@ -44,10 +44,7 @@ def write_bundle(
     It appears under its name only when it is complete. An older bundle there is replaced; anything else is left alone
     and is a UsageError. Raises StorageError when writing fails.
     """
-    if path.suffix != SUFFIX:
-        raise UsageError(f"a model is written to a folder named *{SUFFIX}, got {path.name}: use {path.name}{SUFFIX}")
-    if path.exists() and not (path / "manifest.json").is_file():
-        raise UsageError(f"{path.name} exists and is no model bundle: choose another --out, or move it away")
+    require_target(path)
     payload = {f"{name}.safetensors": save(dict(t)) for name, t in tensors.items()} | dict(files)
     manifest = {
         "schema": SCHEMA,
@@ -70,6 +67,14 @@ def write_bundle(
     except OSError as error:
         raise StorageError(f"the model could not be written to {path}: {error.strerror or error}") from error
     return hashlib.sha256(data).hexdigest()
+
+
+def require_target(path: Path) -> None:
+    """Raise UsageError unless a bundle may be written at ``path``; ask before a fit, not after it."""
+    if path.suffix != SUFFIX:
+        raise UsageError(f"a model is written to a folder named *{SUFFIX}, got {path.name}: use {path.name}{SUFFIX}")
+    if path.exists() and not (path / "manifest.json").is_file():
+        raise UsageError(f"{path.name} exists and is no model bundle: choose another --out, or move it away")
 
 
 def _swap(new: Path, path: Path, old: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 EXIT_FOUND = 1
 EXIT_NOT_INSPECTED = 3
 EXIT_INTEGRITY = 4
+EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 FORMATS = "pdf,html,csv,json"
 
@@ -98,8 +100,9 @@ def fit(
 ) -> None:
     """Fit a model on images of normal parts."""
     settings = _config(config, profile=profile, alpha=alpha, seed=seed, device=device)
-    if out.suffix != ".evad":
-        raise UsageError(f"--out expects a name that ends in .evad, got {out.name}: use {out.name}.evad")
+    from explainvad.bundle import require_target
+
+    require_target(out)
     from explainvad.pipeline import Inspector
 
     with progress() as step:
@@ -239,6 +242,9 @@ def main() -> None:
         if ended.code == EXIT_INTERRUPTED:
             typer.echo("explainvad: stopped; the same command resumes an unfinished analyze", err=True)
         raise
+    except Exception:  # a fault of ours must not exit with 1, which means findings
+        traceback.print_exc()
+        sys.exit(EXIT_INTERNAL)
 
 
 def _config(path: Path | None, **given: Any) -> InspectionConfig:

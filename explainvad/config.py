@@ -20,7 +20,7 @@ class DetectionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     resolution: int = Field(default=256, ge=64, le=1024, description="longer side for the autoencoder, px")
-    steps: int = Field(default=1200, ge=1, le=100_000, description="training steps of the autoencoder")
+    steps: int = Field(default=1000, ge=1, le=100_000, description="training steps of the autoencoder")
     batch: int = Field(default=4, ge=1, le=256, description="crops in a training step")
     bank_resolution: int = Field(default=400, ge=64, le=2048, description="longer side for the memory bank, px")
     bank_rows: int = Field(default=12_000, ge=16, le=200_000, description="most rows of the memory bank")

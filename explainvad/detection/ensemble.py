@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from explainvad.detection.descriptors import LocalDescriptors
 from explainvad.detection.memory_bank import MemoryBank
 from explainvad.detection.reconstruction.masked import MaskedReconstruction
+from explainvad.errors import UsageError
 from explainvad.types import ImageScore, InspectionImage, ScorerCard
 
 Progress = Callable[[str, int, int], None]
@@ -27,10 +28,14 @@ MISSING = {
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` is the GPU where there is one, else the CPU."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """``auto`` is the GPU where there is one, else the CPU. UsageError for a GPU that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {device} was asked for, but {torch.cuda.device_count()} GPUs are here: use auto or cpu"
+        )
+    return device
 
 
 class EmbeddedEnsemble:

@@ -96,7 +96,7 @@ def main(folder: Path) -> int:
 
 def _list_pages_once() -> None:
     """Keep pydyf's list of page references, made anew for each structure element: quadratic in the pages."""
-    import pydyf  # type: ignore[import-untyped]
+    import pydyf
 
     listed = pydyf.PDF.page_references.fget
     known: dict[int, Any] = {}

@@ -23,5 +23,5 @@ def probability_bound(p: float, prior: float) -> ProbabilityBound:
     return ProbabilityBound(
         upper=odds / (1.0 + odds),
         prior=prior,
-        method="upper bound from the p-value (Sellke, Bayarri & Berger 2001); no labelled defects",
+        method="upper bound from the p-value (Sellke, Bayarri & Berger 2001)",
     )

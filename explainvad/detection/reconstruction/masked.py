@@ -60,7 +60,7 @@ class MaskedReconstruction:
     def __init__(
         self,
         resolution: int = 256,
-        steps: int = 1200,
+        steps: int = 1000,
         batch: int = 4,
         learning_rate: float = 3e-3,
         sigma: float = 2.0,
@@ -78,7 +78,19 @@ class MaskedReconstruction:
     # -- fitting ----------------------------------------------------------------------------------------
 
     def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
-        """Train on reference images. The same seed and images give the same weights on one machine."""
+        """Train on reference images. The same seed and images give the same weights on one machine.
+
+        On one CPU thread: so small a network gains little from a second one, loses much where that one must wait, and
+        sums in an order that depends on their number.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            self._train(images, seed)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _train(self, images: Sequence[InspectionImage], seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         frames = self._frames(images)
         with torch.random.fork_rng(devices=[]):  # initialisation draws on the global generator; the caller's is kept
