@@ -266,6 +266,7 @@ class Inspector:
                 region_p_value=self.calibrator.region_p_value,
                 contributions=self.calibrator.fusion.contributions,
                 region_alpha=config.alpha,
+                at_least=1 if verdict.p_value <= config.alpha else 0,
             )
             record = replace(record, findings=describe(image, attributor.regions(image, fused_map, scores)))
         return record, fused_map, picture

@@ -112,6 +112,8 @@ class ThresholdAttributor:
         contributions: each scorer's additive part of the fused map, float32 (H, W) by scorer name.
         region_alpha: level of the mass rule, in (0, 1).
         max_regions: cap on what a page can show, >= 1.
+        at_least: heaviest regions returned even where they are not significant, as their p-values then say: where to
+            look first on an image that was rejected as a whole.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class ThresholdAttributor:
         contributions: Contributions,
         region_alpha: float = 0.05,
         max_regions: int = 20,
+        at_least: int = 0,
     ) -> None:
         if not 0 < region_alpha < 1:
             raise ValueError(f"region_alpha must lie in (0, 1), got {region_alpha}")
@@ -133,11 +136,12 @@ class ThresholdAttributor:
         self.contributions = contributions
         self.region_alpha = region_alpha
         self.max_regions = max_regions
+        self.at_least = at_least
 
     def regions(
         self, image: InspectionImage, fused_map: NDArray[np.float32], scores: Sequence[ImageScore]
     ) -> tuple[Region, ...]:
-        """Cut the significant regions out of ``fused_map`` (H, W): "R1" is the heaviest.
+        """Cut significant regions (and the ``at_least`` heaviest) out of ``fused_map`` (H, W): "R1" is the heaviest.
 
         Raises ValueError when the map does not have the image's shape.
         """
@@ -147,7 +151,8 @@ class ThresholdAttributor:
         kept: list[tuple[Proposal, float]] = []
         for proposal in propose(fused_map, self.cluster_threshold):
             p_value = self.region_p_value(proposal.mass)
-            if p_value <= self.region_alpha or proposal.peak_value > self.pixel_threshold:
+            significant = p_value <= self.region_alpha or proposal.peak_value > self.pixel_threshold
+            if significant or len(kept) < self.at_least:
                 kept.append((proposal, p_value))
             if len(kept) == self.max_regions:
                 break

@@ -58,14 +58,16 @@ class Evaluation:
             f"rejected    {_interval(r['good_reject_rate'])} of the good at alpha = {r['alpha']:g} "
             f"({r['n_cal']} calibration images)"
         )
-        lines.append(f"{'type':<24}{'n':>5}{'REJECT':>8}{'DEFER':>7}{'passed':>8}{'hit':>9}{'mean IoU':>10}")
+        lines.append(f"{'type':<24}{'n':>5}{'REJECT':>8}{'DEFER':>7}{'passed':>8}{'hit':>9}{'mean IoU':>10}{'peak':>9}")
         for name, row in r["by_type"].items():
             hit = f"{row['hits']}/{row['flagged_with_mask']}" if row["flagged_with_mask"] else "-"
             overlap = f"{row['mean_iou']:.2f}" if row["mean_iou"] is not None else "-"
+            peak = f"{row['peaks']}/{row['with_mask']}" if row["with_mask"] else "-"
             lines.append(
-                f"{name:<24}{row['n']:>5}{row['REJECT']:>8}{row['DEFER']:>7}{row['passed']:>8}{hit:>9}{overlap:>10}"
+                f"{name:<24}{row['n']:>5}{row['REJECT']:>8}{row['DEFER']:>7}{row['passed']:>8}{hit:>9}{overlap:>10}{peak:>9}"
             )
-        lines.append("hit: flagged images with a region that overlaps the true mask; passed: NOT_FLAGGED or ACCEPT")
+        lines.append("passed: NOT_FLAGGED or ACCEPT; hit: flagged images with a region that overlaps the true mask;")
+        lines.append("peak: all images whose largest map value lies inside the true mask")
         return "\n".join(lines)
 
 
@@ -151,6 +153,7 @@ class _Measured:
         self.labels: list[str | None] = []
         self.records: list[ImageRecord] = []
         self.overlaps: list[tuple[bool, float] | None] = []  # of flagged defect images with a mask: hit, IoU
+        self.peaks: list[bool | None] = []  # of all defect images with a mask: whether the map's peak lies in it
         self.not_inspected: list[str] = []
         self.pixels = PixelMetrics()
 
@@ -168,6 +171,8 @@ class _Measured:
                 found |= finding.region.mask.to_array()
             overlap = region_hit(found, mask), iou(found, mask) or 0.0
         self.overlaps.append(overlap)
+        with_mask = defect is not None and mask is not None
+        self.peaks.append(bool(mask.flat[int(fused_map.argmax())]) if with_mask and mask is not None else None)
 
     def results(self, seed: int) -> dict[str, Any]:
         y = np.array([label is not None for label in self.labels], dtype=np.bool_)
@@ -201,6 +206,7 @@ class _Measured:
         chosen = [i for i, value in enumerate(self.labels) if value == label]
         decisions = Counter(self.records[i].decision for i in chosen)
         overlaps = [overlap for i in chosen if (overlap := self.overlaps[i]) is not None]
+        peaks = [peak for i in chosen if (peak := self.peaks[i]) is not None]
         return {
             "n": len(chosen),
             "REJECT": decisions[Decision.REJECT],
@@ -208,6 +214,8 @@ class _Measured:
             "passed": decisions[Decision.NOT_FLAGGED] + decisions[Decision.ACCEPT],
             "flagged_with_mask": len(overlaps),
             "hits": sum(hit for hit, _ in overlaps),
+            "with_mask": len(peaks),
+            "peaks": sum(peaks),
             "mean_iou": float(np.mean([value for _, value in overlaps])) if overlaps else None,
         }
 

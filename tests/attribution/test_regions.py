@@ -109,6 +109,13 @@ def test_regions_are_kept_by_mass_or_by_peak() -> None:
     assert right not in ids(0.2, 10.0)
 
 
+def test_the_heaviest_regions_are_shown_without_significance_when_asked_for() -> None:
+    attributor = ThresholdAttributor(1.0, np.inf, lambda mass: 0.5, lambda scores: {}, 0.05, at_least=1)
+    (region,) = attributor.regions(_image(GRID.shape), GRID, ())
+    assert region.xyxy == (6, 6, 7, 7) and region.p_value == 0.5
+    assert attributor.regions(_image(GRID.shape), np.zeros_like(GRID), ()) == ()
+
+
 def test_members_of_a_region() -> None:
     residual = np.where(GRID > 0, 1.0, 0.0).astype(np.float32)
     bank = np.where(GRID == 3, 6.0, np.where(GRID > 0, -5.0, 0.0)).astype(np.float32)
