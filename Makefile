@@ -50,7 +50,7 @@ samples: $(VENV)/ready
 	rm -rf build/samples && SOURCE_DATE_EPOCH=1767225600 $(BIN)/explainvad demo --out build/samples
 	cp build/samples/report/report.pdf build/samples/report/results.csv build/samples/report/report.json \
 	  build/samples/report/ledger.jsonl reports/samples/
-	pdftoppm -r 70 -f 7 -l 7 -png -singlefile build/samples/report/report.pdf docs/report_page
+	pdftoppm -r 70 -f 5 -l 5 -png -singlefile build/samples/report/report.pdf docs/report_page
 
 clean:
 	rm -rf $(VENV) demo build dist
