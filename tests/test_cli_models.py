@@ -170,7 +170,7 @@ class TestFit:
     def test_the_name_must_say_that_it_is_a_model(self, references: Path, tmp_path: Path) -> None:
         done = explainvad("fit", references, "--out", tmp_path / "model")
         assert done.code == 2
-        assert "--out expects a name that ends in .evad, got model: use model.evad" in done.err
+        assert "a folder named *.evad, got model: use model.evad" in done.err
 
     def test_no_references_is_wrong_usage(self, tmp_path: Path) -> None:
         done = explainvad("fit", tmp_path / "nowhere", "--out", tmp_path / "m.evad")

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,8 +161,12 @@ def test_html_is_self_contained_and_nothing_in_it_can_act(rendered: Path) -> Non
     assert not re.search(r"""(src|href)=["']?(https?:|//|file:)""", html)
 
 
-def test_hostile_name_stays_text(lot_report: LotReport, rendered: Path, tmp_path: Path) -> None:
-    canary = tmp_path / "secret.png"
+def test_hostile_name_stays_text(
+    lot_report: LotReport, rendered: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    short = tempfile.TemporaryDirectory()  # the name is printed whole only while it is short
+    request.addfinalizer(short.cleanup)
+    canary = Path(short.name) / "secret.png"
     canary.write_bytes(b"secret")
     lot = replace(lot_report.lot, part=f'<img src="file://{canary}"><style>@import "x"</style>')
     report = replace(quiet_lot(tmp_path / "run"), lot=lot)
