@@ -75,7 +75,7 @@ def test_pdf_text_carries_the_numbers_of_the_decision_rule(rendered: Path) -> No
         texts = [page_text(page) for page in pdf.pages]
         method = next(t for t in texts if t.startswith("Methodanddecisionrule"))
         last = texts[-1]
-    for expected in ("withn=95calibrationimages", "p≤α=0.05", "reaches1.42", "0.0104", "8.12%", "exchangeable"):
+    for expected in ("withn=95calibrationimages", "p≤α=0.05", "exceeds1.42", "0.0104", "8.12%", "exchangeable"):
         assert expected in method
     assert "Noboundonmisseddefects" in method
     assert "CLIPscorer:notused,noweights" in method
