@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
@@ -54,13 +52,6 @@ def size_range(sizes: Any) -> str:
     """Widths and heights [[least, most], [least, most]] in words."""
     (w0, w1), (h0, h1) = sizes
     return f"{w0} x {h0} px" if (w0, h0) == (w1, h1) else f"{w0} to {w1} x {h0} to {h1} px"
-
-
-def utc_now() -> str:
-    """ISO 8601 to the second; SOURCE_DATE_EPOCH is honoured."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-    return moment.isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:

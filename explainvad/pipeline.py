@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,18 +22,17 @@ from explainvad.detection.ensemble import EmbeddedEnsemble
 from explainvad.errors import LotError, NotFittedError, UnreadableImageError, UsageError
 from explainvad.inspection import artifacts, describe, inspected, not_inspected
 from explainvad.lot import LazyImages, LotFile, collect_references, read_image, read_lot_info, scan
-from explainvad.model_card import model_card, size_range, utc_now, versions
+from explainvad.model_card import model_card, size_range, versions
 from explainvad.record.events import RunStart
+from explainvad.record.ledger import utc_now
 from explainvad.record.run import Run
 from explainvad.reporting import load_report
-from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard
+from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard, Progress
 from explainvad.uncertainty.acquisition import acquisition_features
 from explainvad.uncertainty.calibrator import Calibrator, Scored
 from explainvad.uncertainty.conformal import images_needed, require_images
 from explainvad.uncertainty.lot_statistics import summarise
 from explainvad.uncertainty.splits import Split, group_labels, grouped_split
-
-Progress = Callable[[str, int, int], None]  # what is done, how many, of how many
 
 MAP_RANGE = 4.0  # pixel thresholds that the 16 bits of a kept map span
 

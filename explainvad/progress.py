@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from explainvad.pipeline import Progress
+    from explainvad.types import Progress
 
 
 @contextmanager

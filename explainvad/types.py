@@ -7,7 +7,7 @@ to the ledger as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from explainvad.errors import NotFittedError
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 XYXY = tuple[int, int, int, int]
+Progress = Callable[[str, int, int], None]  # what is done, how many, of how many
 
 
 class Decision(StrEnum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,7 @@ from explainvad.detection.descriptors import LocalDescriptors
 from explainvad.detection.memory_bank import MemoryBank
 from explainvad.detection.reconstruction.masked import MaskedReconstruction
 from explainvad.errors import UsageError
-from explainvad.types import ImageScore, InspectionImage, ScorerCard
-
-Progress = Callable[[str, int, int], None]
+from explainvad.types import ImageScore, InspectionImage, Progress, ScorerCard
 
 # What the profile lacks of the full ensemble; every line is printed in the report
 MISSING = {

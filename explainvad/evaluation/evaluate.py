@@ -24,8 +24,8 @@ from explainvad.evaluation.metrics import (
     region_hit,
 )
 from explainvad.lot import LotFile, display_name, read_image
-from explainvad.pipeline import Inspector, Progress
-from explainvad.types import Decision, ImageRecord, Interval
+from explainvad.pipeline import Inspector
+from explainvad.types import Decision, ImageRecord, Interval, Progress
 from explainvad.uncertainty.lot_statistics import clopper_pearson
 from explainvad.uncertainty.splits import group_labels
 

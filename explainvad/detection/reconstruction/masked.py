@@ -8,7 +8,7 @@ section 4). The residual is divided by the standard deviation that the network i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ from explainvad.detection.reconstruction.network import (
     position_code,
 )
 from explainvad.errors import NotFittedError
-from explainvad.types import ImageScore, InspectionImage, ScorerCard
+from explainvad.types import ImageScore, InspectionImage, Progress, ScorerCard
 
 GROUPS = 2  # half of the patches is visible at a time
 TRAINING_BLOCKS = (1, 2)  # block sides, in patches
@@ -43,8 +43,6 @@ WINDOW = 384  # px of the working frame seen at once
 CROP = 256  # px, largest training crop
 FRAME_BYTES = 1 << 30  # of working frames held for training
 VARIANCE_FLOOR = (2 / 127.5) ** 2  # two grey levels: below that lies quantisation, not evidence
-
-Progress = Callable[[str, int, int], None]
 
 
 def standardise(image: Tensor) -> Tensor:
