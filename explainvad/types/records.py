@@ -1,0 +1,209 @@
+"""What is kept of one file of a lot: verdict, regions, facts, checked sentences. Free of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from explainvad.types.images import Mask, require
+
+XYXY = tuple[int, int, int, int]
+
+
+class Decision(StrEnum):
+    """What is said about one file of a lot."""
+
+    REJECT = "REJECT"  # p <= alpha: as rare among normal parts as alpha says
+    DEFER = "DEFER"  # a person must look
+    ACCEPT = "ACCEPT"  # only where labelled defects bound the misses
+    NOT_FLAGGED = "NOT_FLAGGED"  # no evidence against the part; never called accepted
+    NOT_INSPECTED = "NOT_INSPECTED"  # the file could not be inspected; its reason is named
+
+
+class ClaimStatus(StrEnum):
+    """Result of checking a statement against the measured facts."""
+
+    SUPPORTED = "supported"
+    PARTLY = "partly"
+    CONTRADICTED = "contradicted"
+    UNVERIFIABLE = "unverifiable"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProbabilityBound:
+    """An upper bound on P(defect | image), with the assumption that earns it."""
+
+    upper: float
+    prior: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GateResult:
+    """One acquisition check: passed when ``lower <= value <= upper`` (limits from reference images)."""
+
+    name: str
+    value: float
+    lower: float
+    upper: float
+    passed: bool
+    meaning: str  # "sharpness (log variance of the Laplacian)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """The decision on one image and every number behind it.
+
+    ``score`` is the fused score, in decades of surprise (-log10 of the fused tail rank), continuous.
+    ``p_value`` is conformal: P(p_value <= alpha | normal) <= alpha for images exchangeable with CAL.
+    ``epistemic`` and ``aleatoric`` are in bits.
+    """
+
+    decision: Decision
+    score: float
+    p_value: float
+    alpha: float
+    probability: ProbabilityBound
+    aleatoric: float
+    epistemic: float
+    epistemic_limit: float
+    scorer_p_values: Mapping[str, float]
+    gates: tuple[GateResult, ...]
+    reasons: tuple[str, ...]
+    defect_p_value: float | None = None  # rank among labelled defects; None without them
+    beta: float | None = None  # P(ACCEPT | defect like the labelled ones) <= beta
+
+    def __post_init__(self) -> None:
+        require(self.decision is not Decision.NOT_INSPECTED, "a verdict needs an inspected image")
+        require(0 < self.p_value <= 1, f"p_value must lie in (0, 1], got {self.p_value}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """One anomalous region. ``xyxy`` is in px, half-open; ``peak_xy`` the pixel of largest evidence.
+
+    ``mass`` is the sum over the mask of (fused map - cluster threshold); ``p_value`` compares
+    it with the largest mass of every calibration image. ``evidence_share`` adds up to 1 over the scorers.
+    """
+
+    region_id: str  # "R1" is the heaviest
+    mask: Mask
+    xyxy: XYXY
+    peak_xy: tuple[int, int]
+    peak_value: float
+    mass: float
+    area_px: int
+    area_mm2: float | None
+    p_value: float
+    refined_by: str  # "threshold", or "sam"
+    evidence_share: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegionFacts:
+    """Measured facts of one region; lengths in px, and in mm where the scale is known."""
+
+    place: str  # "upper left", in the part's frame; one of explanation.facts.PLACES
+    cells: tuple[str, ...]  # every cell of the 3 x 3 grid that holds >= 20 % of the region
+    frame: str  # "part" or "image": what the grid was laid over
+    clock: int | None  # 1..12, None within the central zone
+    radial_zone: str  # "centre", "middle" or "rim"
+    touches_edge: bool  # of the image
+    area_px: int
+    area_mm2: float | None
+    area_share: float  # of the part, else of the image, in [0, 1]
+    length_px: float  # largest Feret diameter
+    width_px: float  # smallest Feret diameter
+    length_mm: float | None
+    width_mm: float | None
+    elongation: float  # length / width, >= 1
+    solidity: float  # area / convex area, in (0, 1]
+    holes: int
+    shape: str  # "compact", "elongated", "irregular", ...
+    orientation_deg: float | None  # from the x axis, counter-clockwise, [0, 180); only when elongation >= 1.8
+    delta_l: float  # CIELAB, region minus baseline
+    delta_a: float
+    delta_b: float
+    delta_e: float  # CIEDE2000
+    noise_delta_e: float  # the same between two normal samples: below it, colour says nothing
+    baseline: str  # "surrounding ring" or "reference image"
+    brightness: str  # "darker", "brighter" or "not measurably different in brightness"
+    colour: str | None  # "redder", "bluer", ... None below the noise floor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """One checkable statement inside a sentence, and what measurement says of it."""
+
+    kind: str  # "place", "size", "shape", "brightness", "colour", "count", ...
+    stated: str
+    measured: str
+    status: ClaimStatus
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sentence:
+    """One sentence of a description, with its author and the outcome of its check."""
+
+    text: str
+    author: str  # "measured text, no language model", or a model id
+    status: ClaimStatus
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finding:
+    """A region, its facts, and the words about it."""
+
+    region: Region
+    facts: RegionFacts
+    sentences: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReferenceMatch:
+    """The nearest nominal image of the bundle, shown beside the finding."""
+
+    reference_id: str
+    sha256: str
+    distance: float  # trimmed root mean square difference of standardised thumbnails, >= 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageRecord:
+    """All that is kept of one file of the lot: the body of one ledger line.
+
+    ``artifacts`` maps paths below the run folder to the sha256 of their bytes. ``failure`` says why a
+    file was not inspected; then ``verdict`` is None.
+    """
+
+    image_id: str  # "img-00001", by position in the lot's stable order
+    file: str
+    sha256: str | None
+    size_bytes: int | None
+    width: int | None
+    height: int | None
+    notes: tuple[str, ...]
+    verdict: Verdict | None
+    scores: Mapping[str, float]
+    findings: tuple[Finding, ...]
+    reference: ReferenceMatch | None
+    artifacts: Mapping[str, str]
+    failure: str | None
+
+    def __post_init__(self) -> None:
+        require(
+            (self.verdict is None) == (self.failure is not None),
+            f"{self.image_id}: exactly one of verdict and failure must be given",
+        )
+
+    @property
+    def decision(self) -> Decision:
+        """The verdict's decision, or NOT_INSPECTED."""
+        return Decision.NOT_INSPECTED if self.verdict is None else self.verdict.decision
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the image gets a page of its own: rejected or deferred."""
+        return self.decision in (Decision.REJECT, Decision.DEFER)

@@ -1,0 +1,153 @@
+"""A finished lot: its statistics, the model that judged it, and where the numbers come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from explainvad.errors import NotFittedError
+from explainvad.types.records import ImageRecord
+
+JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LotInfo:
+    """What ``lot.toml`` says of the lot; everything is optional and printed on the cover."""
+
+    lot_id: str
+    part: str | None = None
+    drawing: str | None = None
+    revision: str | None = None
+    customer: str | None = None
+    site: str | None = None
+    operator: str | None = None
+    procedure: str | None = None
+    camera: str | None = None
+    mm_per_pixel: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interval:
+    """An estimate with its confidence interval: Clopper-Pearson for rates, bootstrap for metrics."""
+
+    estimate: float
+    lower: float
+    upper: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LotStatistics:
+    """Counts that reconcile, and what may be said of the lot as a whole."""
+
+    n_files: int
+    n_inspected: int
+    counts: Mapping[str, int]  # by Decision value, zeros included; adds up to n_files
+    reject_rate: Interval | None  # of the inspected; None when nothing was inspected
+    defer_rate: Interval | None
+    expected_false_rejects: float  # at most, if every inspected part were normal: alpha * n_inspected
+    fdr_level: float
+    fdr_rejected: tuple[str, ...]  # image ids on the Benjamini-Hochberg list at fdr_level
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationFacts:
+    """What calibration found and what it can promise. Scores are fused scores, map values fused-map units."""
+
+    n_fit: int
+    n_norm: int
+    n_cal: int
+    n_groups: int
+    grouping: str  # "every image its own group", or the rule that was given
+    alpha: float
+    smallest_p: float  # 1 / (n_cal + 1)
+    conditional_alpha: float  # 95 % calibration-conditional bound on P(reject | normal)
+    scores: tuple[float, ...]  # of CAL, ascending
+    score_threshold: float  # p <= alpha strictly above it
+    pixel_threshold: float  # P(any pixel above | normal) <= alpha
+    cluster_threshold: float  # where regions are cut out; fixed before CAL
+    gamma: float  # level of each deferral rule (epistemic, acquisition)
+    n_def: int = 0  # labelled defects; without them nothing is ever accepted
+    beta: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScorerCard:
+    """One member of the ensemble, as the report names it."""
+
+    name: str
+    family: str  # "reconstruction", "memory bank", ...
+    summary: str
+    source: str  # the paper
+    weights: str  # "trained on the reference images", or hub id, hash and licence
+    facts: Mapping[str, str]  # "bank rows": "4,000 of 61,440"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelCard:
+    """Who made the verdicts."""
+
+    model_id: str  # sha256 of the bundle's manifest
+    profile: str
+    intended_use: str
+    scorers: tuple[ScorerCard, ...]
+    calibration: CalibrationFacts
+    image_sizes: str  # "400 x 300 px", or a range
+    seed: int
+    fitted_at: str  # ISO 8601, UTC
+    fit_seconds: float | None
+    versions: Mapping[str, str]
+    limits: tuple[str, ...]  # what this model cannot do, in sentences
+    fallbacks: tuple[str, ...]  # "CLIP scorer: not used, no weights"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Provenance:
+    """Where the numbers of a report come from."""
+
+    report_id: str  # derived from the ledger's results head
+    started_at: str  # ISO 8601, UTC
+    finished_at: str
+    software: str  # "explainvad 0.1.0"
+    versions: Mapping[str, str]
+    platform: str
+    config: Mapping[str, JSON]
+    head_hash: str  # sha256 of the ledger's last results line, printed in the PDF
+    n_ledger_lines: int
+    fallbacks: tuple[str, ...]
+    resumed: int  # how often the run was taken up again
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LotReport:
+    """The finished inspection of one lot."""
+
+    lot: LotInfo
+    records: tuple[ImageRecord, ...]
+    statistics: LotStatistics
+    model: ModelCard
+    provenance: Provenance
+    run_dir: Path
+    renderer: Renderer | None = None  # injected by the pipeline, so that these values know no stage
+
+    def render(
+        self, out: str | Path | None = None, formats: Sequence[str] = ("pdf", "html", "csv", "json")
+    ) -> list[Path]:
+        """Write the report files and return their paths. ``out`` defaults to the run's own folder.
+
+        Raises :class:`explainvad.errors.RenderError` when a format cannot be produced.
+        """
+        if self.renderer is None:
+            raise NotFittedError("this report has no renderer: read it with Inspector.analyze or explainvad render")
+        return self.renderer.render(self, Path(out) if out is not None else self.run_dir, formats)
+
+
+class Renderer(Protocol):
+    """Turns a finished report into files."""
+
+    def render(self, report: LotReport, out: Path, formats: Sequence[str]) -> list[Path]:
+        """Write ``formats`` (of pdf, html, csv, json) below ``out`` and return their paths."""
+        ...
