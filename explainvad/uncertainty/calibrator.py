@@ -73,15 +73,8 @@ class Calibrator:
         }
         fusion = Fusion.fit({n: np.array(v) for n, v in values.items()}, quantiles)  # type: ignore[arg-type]
         # The cluster threshold is a quantile of the fused map over the same pixels
-        k = len(pixels)
-        fused_pixels = np.concatenate(
-            [
-                np.sum(
-                    [(pixels[n][i] - fusion.map_offset[n]) / (k * fusion.map_scale[n]) for n in pixels], axis=0
-                ).ravel()
-                for i in range(len(next(iter(pixels.values()))))
-            ]
-        )
+        images = (dict(zip(pixels, maps, strict=True)) for maps in zip(*pixels.values(), strict=True))
+        fused_pixels = np.concatenate([fusion.fuse_maps(maps).ravel() for maps in images])
         cluster_threshold = float(np.quantile(fused_pixels, CLUSTER_QUANTILE))
         gates = AcquisitionGates.fit({n: np.array(v) for n, v in features.items()})
         columns: dict[str, list[float]] = {n: [] for n in _CAL_COLUMNS}

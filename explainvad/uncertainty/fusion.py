@@ -87,15 +87,19 @@ class Fusion:
 
     def contributions(self, scores: Sequence[ImageScore]) -> dict[str, NDArray[np.float32]]:
         """Each scorer's additive part of the fused map, float32 (H, W)."""
-        k = len(scores)
-        return {
-            s.scorer: (
-                (s.anomaly_map - np.float32(self.map_offset[s.scorer])) / np.float32(k * self.map_scale[s.scorer])
-            )
-            for s in scores
-        }
+        return self._parts({s.scorer: s.anomaly_map for s in scores})
 
     def map(self, scores: Sequence[ImageScore]) -> NDArray[np.float32]:
         """Fused map, float32 (H, W): about 0 on ordinary pixels and 1 where one in 200 normal pixels lies."""
-        parts = list(self.contributions(scores).values())
-        return np.asarray(np.sum(parts, axis=0), dtype=np.float32)
+        return self.fuse_maps({s.scorer: s.anomaly_map for s in scores})
+
+    def fuse_maps(self, maps: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The same from maps by scorer, all of one shape."""
+        return np.asarray(np.sum(list(self._parts(maps).values()), axis=0), dtype=np.float32)
+
+    def _parts(self, maps: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        k = len(maps)
+        return {
+            name: (m - np.float32(self.map_offset[name])) / np.float32(k * self.map_scale[name])
+            for name, m in maps.items()
+        }

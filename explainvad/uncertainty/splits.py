@@ -52,9 +52,13 @@ def group_labels(files: Sequence[str], rule: str | None) -> tuple[list[str], str
     if Path(rule).suffix.lower() == ".csv":
         try:
             with Path(rule).open(newline="", encoding="utf-8-sig") as stream:
-                table = {row.get("file", ""): row.get("group", "") for row in csv.DictReader(stream)}
+                rows = {(row.get("file", ""), row.get("group", "")) for row in csv.DictReader(stream)}
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"the group table {rule} cannot be read: {error}") from error
+        table = dict(rows)
+        if len(table) < len(rows):
+            twice = sorted(file for file, group in rows if table[file] != group)[0]
+            raise ConfigError(f"the group table {Path(rule).name} puts {twice} into two groups: give it one")
         missing = [f for f in files if not table.get(f) and not table.get(Path(f).name)]
         if missing:
             raise ConfigError(

@@ -168,3 +168,12 @@ def test_a_table_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) ->
     (tmp_path / "latin.csv").write_bytes("file,group\nMüller.png,1\n".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin\.csv cannot be read: 'utf-8' codec"):
         group_labels(FILES, str(tmp_path / "latin.csv"))
+
+
+def test_a_table_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "groups.csv"
+    table.write_text("file,group\na.png,1\nb.png,2\na.png,1\n")
+    assert group_labels(["a.png", "b.png"], str(table))[0] == ["1", "2"]  # saying it twice is no contradiction
+    table.write_text("file,group\na.png,1\nb.png,2\na.png,3\n")
+    with pytest.raises(ConfigError, match=r"groups\.csv puts a\.png into two groups"):
+        group_labels(["a.png", "b.png"], str(table))
