@@ -44,7 +44,21 @@ def model_card(
         fit_seconds=fitted["fit_seconds"],
         versions=fitted["versions"],
         limits=LIMITS,
-        fallbacks=(*MISSING[config.profile], *(f"reference image left out: {line}" for line in fitted["skipped"])),
+        fallbacks=(
+            *MISSING[config.profile],
+            *_raised_gamma(config.gamma, calibration),
+            *(f"reference image left out: {line}" for line in fitted["skipped"]),
+        ),
+    )
+
+
+def _raised_gamma(asked: float, calibration: CalibrationFacts) -> tuple[str, ...]:
+    """The fallback line of a calibration set too small for the asked deferral level."""
+    if calibration.gamma <= asked:
+        return ()
+    return (
+        f"deferral level gamma = {asked:g} was asked for; with {calibration.n_cal} calibration images "
+        f"{calibration.gamma:.3g} is in force",
     )
 
 

@@ -143,7 +143,7 @@ class Inspector:
         if n_defects := len(self.calibrator.defects):
             require_images(n_defects, config.beta, "accepting (on labelled defects)")
         calibration = self.calibrator.facts(self.split, alpha=config.alpha, beta=config.beta, gamma=config.gamma)
-        return model_card(self.model_id, self.config, self.ensemble.cards(), calibration, self.fitted)
+        return model_card(self.model_id, config, self.ensemble.cards(), calibration, self.fitted)
 
     # -- inspecting -------------------------------------------------------------------------------------
 

@@ -225,3 +225,13 @@ class TestFit:
         decisions = [record.decision for record in labelled.analyze(lot, tmp_path / "run").records]
         assert Decision.ACCEPT in decisions and Decision.NOT_FLAGGED not in decisions
         assert card.calibration.n_groups == N_REFERENCES
+
+
+def test_a_deferral_level_that_calibration_cannot_hold_is_a_named_fallback(inspector: Inspector) -> None:
+    n = inspector.calibrator.n
+    named = [line for line in inspector.card().fallbacks if line.startswith("deferral level")]
+    assert inspector.config.gamma < 1 / (n + 1) and named == [
+        f"deferral level gamma = 0.02 was asked for; with {n} calibration images {1 / (n + 1):.3g} is in force"
+    ]
+    wider = inspector.config.model_copy(update={"gamma": 0.1})
+    assert not any(line.startswith("deferral level") for line in inspector.card(wider).fallbacks)
