@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from explainvad.cli_training import train_backbone
 from explainvad.errors import ExplainVADError, UsageError
 from explainvad.progress import progress
 
@@ -220,13 +221,14 @@ def verify(
 
 
 @app.command()
-def inspect(
-    model: Annotated[Path, typer.Argument(help="A *.evad bundle.", show_default=False)],
-) -> None:
+def inspect(model: Annotated[Path, typer.Argument(help="A *.evad bundle.", show_default=False)]) -> None:
     """Say what a model is: scorers, splits, calibration and limits. Verifies its files first."""
     from explainvad.pipeline import Inspector
 
     _describe(Inspector.load(model, "cpu"))
+
+
+app.command()(train_backbone)
 
 
 def main() -> None:
@@ -240,7 +242,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == EXIT_INTERRUPTED:
-            typer.echo("explainvad: stopped; the same command resumes an unfinished analyze", err=True)
+            typer.echo("explainvad: stopped; the same command resumes an unfinished analyze or training", err=True)
         raise
     except Exception:  # a fault of ours must not exit with 1, which means findings
         traceback.print_exc()

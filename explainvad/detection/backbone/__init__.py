@@ -1,0 +1,1 @@
+"""The embedded backbone: a small hybrid CNN-Transformer with weights of this project's own."""

@@ -1,0 +1,1 @@
+"""Training of the embedded backbone on generated images: ``explainvad train-backbone``."""
