@@ -99,7 +99,11 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     third_party = imported - set(sys.stdlib_module_names) - {"explainvad"}
     owners = packages_distributions()
     needed = {_normal(owners[name][0]) for name in third_party}
-    declared = {_normal(re.split(r"[<>=!~\[; ]", requirement)[0]) for requirement in PROJECT["dependencies"]}
+    requirements = [
+        *PROJECT["dependencies"],
+        *(r for extra in PROJECT["optional-dependencies"].values() for r in extra),
+    ]
+    declared = {_normal(re.split(r"[<>=!~\[; ]", requirement)[0]) for requirement in requirements}
     assert needed == declared
 
 
