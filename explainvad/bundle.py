@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -45,7 +46,11 @@ def write_bundle(
     and is a UsageError. Raises StorageError when writing fails.
     """
     require_target(path)
-    payload = {f"{name}.safetensors": save(dict(t)) for name, t in tensors.items()} | dict(files)
+    # contiguous: safetensors writes an array's memory as it lies, and a transposed one would come back scrambled
+    payload = {
+        f"{name}.safetensors": save({key: np.ascontiguousarray(array) for key, array in t.items()})
+        for name, t in tensors.items()
+    } | dict(files)
     manifest = {
         "schema": SCHEMA,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(payload.items())},
