@@ -19,11 +19,11 @@ class DetectionConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    resolution: int = Field(default=256, ge=64, le=1024, description="longer side for the autoencoder, px")
-    steps: int = Field(default=1000, ge=1, le=100_000, description="training steps of the autoencoder")
-    batch: int = Field(default=4, ge=1, le=256, description="crops in a training step")
-    bank_resolution: int = Field(default=400, ge=64, le=2048, description="longer side for the memory bank, px")
-    bank_rows: int = Field(default=12_000, ge=16, le=200_000, description="most rows of the memory bank")
+    resolution: int = Field(default=448, ge=64, le=2048, description="longer side for the backbone, px")
+    adaptation_steps: int = Field(default=500, ge=0, le=100_000, description="of the backbone to the product; 0: none")
+    adaptation_minutes: float = Field(default=3.0, gt=0, le=1440, description="time budget that may cut them short")
+    reconstruction_steps: int = Field(default=300, ge=1, le=100_000, description="training steps of the decoder")
+    bank_rows: int = Field(default=8000, ge=16, le=200_000, description="most rows of the memory bank")
 
 
 class InspectionConfig(BaseModel):

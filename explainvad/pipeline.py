@@ -80,9 +80,10 @@ class Inspector:
         labelled = _labelled_defects(Path(defects)) if defects is not None else ()
         if labelled:
             require_images(len(labelled), config.beta, "accepting (on labelled defects)")
-        ensemble = EmbeddedEnsemble.build(**config.detection.model_dump(), device=config.device, progress=progress)
         fit_images = images.subset(split.fit)
-        ensemble.fit(fit_images, config.seed)
+        ensemble = EmbeddedEnsemble.fit(
+            fit_images, config.seed, **config.detection.model_dump(), device=config.device, progress=progress
+        )
         gallery = ReferenceGallery.fit(fit_images)
         n_scored = len(split.norm) + len(split.cal)
         counter = iter(range(1, n_scored + 1))

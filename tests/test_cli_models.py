@@ -116,7 +116,9 @@ class TestFit:
         for seed in range(44):  # two pictures of every part
             write_part(tmp_path / "reference" / f"part{seed // 2:02d}_{seed % 2}.png", seed)
         write_lot(tmp_path / "defects", [RUSTY] * 9, first=2000)
-        (tmp_path / "tiny.toml").write_text(CONFIG_TOML.replace("steps = 30", "steps = 5"))
+        (tmp_path / "tiny.toml").write_text(
+            CONFIG_TOML.replace("reconstruction_steps = 30", "reconstruction_steps = 5")
+        )
         done = explainvad(
             *("fit", tmp_path / "reference", "--out", tmp_path / "part.evad", "--config", tmp_path / "tiny.toml"),
             *("--group", r"part(\d+)_", "--defects", tmp_path / "defects", "--alpha", "0.2", "--seed", "5"),
@@ -156,10 +158,10 @@ class TestFit:
         assert not (tmp_path / "part.evad").exists()
 
     def test_an_unknown_key_of_the_configuration_names_the_nearest(self, references: Path, tmp_path: Path) -> None:
-        (tmp_path / "bad.toml").write_text("[detection]\nstep = 5")
+        (tmp_path / "bad.toml").write_text("[detection]\nbank_row = 5")
         done = explainvad("fit", references, "--out", tmp_path / "m.evad", "--config", tmp_path / "bad.toml")
         assert done.code == 2
-        assert "bad.toml: unknown key detection.step; the nearest known one is steps" in done.err
+        assert "bad.toml: unknown key detection.bank_row; the nearest known one is bank_rows" in done.err
 
     def test_the_device_of_the_configuration_is_kept(self, references: Path, tmp_path: Path) -> None:
         (tmp_path / "bad.toml").write_text('device = "gpu"')

@@ -40,7 +40,9 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
         prior=0.001,
         seed=2**32 - 1,
         device="cuda:1",
-        detection=DetectionConfig(resolution=128, steps=7, batch=3, bank_resolution=333, bank_rows=99),
+        detection=DetectionConfig(
+            resolution=333, adaptation_steps=7, adaptation_minutes=0.1, reconstruction_steps=3, bank_rows=99
+        ),
     )
     default = InspectionConfig().model_dump()
     for given, usual in ((config.model_dump(), default), (config.detection.model_dump(), default["detection"])):
@@ -64,8 +66,8 @@ def test_the_model_is_found_relative_to_the_file(tmp_path: Path, monkeypatch: py
         ("alhpa = 0.1", "unknown key alhpa; the nearest known one is alpha (known here: model, profile, alpha, "),
         ("sed = 1", "unknown key sed; the nearest known one is seed"),
         (
-            "[detection]\nstep = 5",
-            "unknown key detection.step; the nearest known one is steps (known here: resolution, ",
+            "[detection]\nbank_row = 5",
+            "unknown key detection.bank_row; the nearest known one is bank_rows (known here: resolution, ",
         ),
         ("steps = 5", "unknown key steps; the nearest known one is "),
         ("[detect]\nsteps = 5", "unknown key detect; the nearest known one is detection"),
@@ -97,12 +99,12 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, m
         "model = 7",
         "detection = 5",
         "[detection]\nresolution = 32",
-        "[detection]\nresolution = 2048",
-        "[detection]\nsteps = 0",
-        "[detection]\nbatch = 0",
-        "[detection]\nbank_resolution = 8",
+        "[detection]\nresolution = 4096",
+        "[detection]\nreconstruction_steps = 0",
+        "[detection]\nadaptation_steps = -1",
+        "[detection]\nadaptation_minutes = 0",
         "[detection]\nbank_rows = 1",
-        "[detection]\nsteps = 1.5",
+        "[detection]\nadaptation_steps = 1.5",
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_key(tmp_path: Path, text: str) -> None:
@@ -116,7 +118,7 @@ def test_a_value_out_of_range_is_named_with_its_key(tmp_path: Path, text: str) -
 
 def test_every_fault_has_a_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(write(tmp_path, "alpha = 2\nbeat = 0.1\n[detection]\nsteps = 0\nbatches = 4"))
+        load_config(write(tmp_path, "alpha = 2\nbeat = 0.1\n[detection]\nreconstruction_steps = 0\nbatches = 4"))
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
     assert all(line.startswith(f"{FILE_NAME}: ") for line in lines)

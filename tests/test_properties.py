@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(
 
 
 def test_another_seed_gives_another_model(fitted: Inspector, references: Path) -> None:
-    steps = fitted.config.detection.model_copy(update={"steps": 1})
+    steps = fitted.config.detection.model_copy(update={"reconstruction_steps": 1})
     one, other = (Inspector.fit(references, config=fitted.config, detection=steps, seed=seed) for seed in (0, 1))
     assert one.split.cal != other.split.cal
     assert not np.array_equal(one.calibrator.fused, other.calibrator.fused)

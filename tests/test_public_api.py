@@ -114,7 +114,13 @@ def test_settings_and_their_defaults_are_fixed() -> None:
         "seed": 0,
         "device": "auto",
     }
-    assert set(DetectionConfig.model_fields) == {"resolution", "steps", "batch", "bank_resolution", "bank_rows"}
+    assert set(DetectionConfig.model_fields) == {
+        "resolution",
+        "adaptation_steps",
+        "adaptation_minutes",
+        "reconstruction_steps",
+        "bank_rows",
+    }
 
 
 def test_the_decisions_are_these() -> None:

@@ -19,16 +19,15 @@ GOOD, RUSTY, FOREIGN = "good", "rusty", "foreign"
 CONFIG = InspectionConfig(
     alpha=0.1,
     device="cpu",
-    detection=DetectionConfig(resolution=64, steps=30, batch=8, bank_resolution=64, bank_rows=200),
+    detection=DetectionConfig(resolution=80, adaptation_steps=1, reconstruction_steps=30, bank_rows=200),
 )
 CONFIG_TOML = """\
 alpha = 0.1
 device = "cpu"
 [detection]
-resolution = 64
-steps = 30
-batch = 8
-bank_resolution = 64
+resolution = 80
+adaptation_steps = 1
+reconstruction_steps = 30
 bank_rows = 200
 """
 

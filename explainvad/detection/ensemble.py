@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from numpy.typing import NDArray
 
-from explainvad.detection.descriptors import LocalDescriptors
+from explainvad.detection.backbone.adaptation import adapt
+from explainvad.detection.backbone.embedded import EmbeddedBackbone
 from explainvad.detection.memory_bank import MemoryBank
-from explainvad.detection.reconstruction.masked import MaskedReconstruction
+from explainvad.detection.reconstruction.features import FeatureReconstruction
 from explainvad.errors import UsageError
 from explainvad.types import ImageScore, InspectionImage, Progress, ScorerCard
 
@@ -18,7 +19,7 @@ from explainvad.types import ImageScore, InspectionImage, Progress, ScorerCard
 MISSING = {
     "embedded": (
         "CLIP scorer: not used, the embedded profile has no weights for it",
-        "pretrained backbone: not used, the memory bank compares fixed local descriptors",
+        "large pretrained backbone: not used, features are those of the small one that ships with the package",
         "SAM refinement: not used, regions are cut by the calibrated threshold",
         "language model: not used, sentences are written from measured facts",
     )
@@ -37,39 +38,41 @@ def resolve_device(device: str) -> str:
 
 
 class EmbeddedEnsemble:
-    """Profile ``embedded``: masked reconstruction, and a memory bank on local descriptors. Needs no weights."""
+    """Profile ``embedded``: feature reconstruction and a memory bank on the backbone that ships with the package."""
 
     profile = "embedded"
 
-    def __init__(self, reconstruction: MaskedReconstruction, bank: MemoryBank) -> None:
-        self.reconstruction, self.bank = reconstruction, bank
+    def __init__(self, backbone: EmbeddedBackbone, reconstruction: FeatureReconstruction, bank: MemoryBank) -> None:
+        self.backbone, self.reconstruction, self.bank = backbone, reconstruction, bank
 
     @classmethod
-    def build(
+    def fit(
         cls,
+        images: Sequence[InspectionImage],
+        seed: int,
         *,
         resolution: int,
-        steps: int,
-        batch: int,
-        bank_resolution: int,
+        adaptation_steps: int,
+        adaptation_minutes: float,
+        reconstruction_steps: int,
         bank_rows: int,
         device: str,
         progress: Progress | None = None,
-    ) -> EmbeddedEnsemble:
-        """Unfitted scorers."""
-        device = resolve_device(device)
-        return cls(
-            MaskedReconstruction(resolution, steps, batch, device=device, progress=progress),
-            MemoryBank(LocalDescriptors(bank_resolution), bank_rows),
-        )
-
-    def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
-        """Fit both scorers on the FIT images."""
-        self.reconstruction.fit(images, seed)
-        self.bank.fit(images, seed)
+    ) -> Self:
+        """Adapt the shipped backbone to the FIT images, then fit both scorers to what it makes of them."""
+        backbone = EmbeddedBackbone.shipped(resolution, resolve_device(device))
+        if adaptation_steps:
+            backbone = adapt(
+                backbone, images, steps=adaptation_steps, minutes=adaptation_minutes, seed=seed, progress=progress
+            )
+        reconstruction = FeatureReconstruction(backbone, reconstruction_steps, progress=progress)
+        bank = MemoryBank(backbone, bank_rows)
+        reconstruction.fit(images, seed)
+        bank.fit(images, seed)
+        return cls(backbone, reconstruction, bank)
 
     def score(self, image: InspectionImage) -> list[ImageScore]:
-        """Both scorers' scores of one image."""
+        """Both scorers' scores of one image; they share the backbone's forward pass."""
         return [*self.reconstruction.score([image]), *self.bank.score([image])]
 
     def cards(self) -> tuple[ScorerCard, ...]:
@@ -77,17 +80,21 @@ class EmbeddedEnsemble:
         return self.reconstruction.card(), self.bank.card()
 
     def state(self) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, Any]]:
-        """Arrays and settings by scorer."""
-        states = {scorer.name: scorer.state() for scorer in (self.reconstruction, self.bank)}
+        """Arrays and settings by component."""
+        states = {
+            "backbone": self.backbone.state(),
+            FeatureReconstruction.name: self.reconstruction.state(),
+            MemoryBank.name: self.bank.state(),
+        }
         return {n: arrays for n, (arrays, _) in states.items()}, {n: settings for n, (_, settings) in states.items()}
 
     @classmethod
-    def restore(
-        cls, arrays: Mapping[str, dict[str, NDArray[Any]]], settings: Mapping[str, Any], device: str
-    ) -> EmbeddedEnsemble:
-        """Rebuild the fitted scorers."""
-        r, b = MaskedReconstruction.name, MemoryBank.name
+    def restore(cls, arrays: Mapping[str, dict[str, NDArray[Any]]], settings: Mapping[str, Any], device: str) -> Self:
+        """Rebuild the fitted scorers on one backbone."""
+        r, b = FeatureReconstruction.name, MemoryBank.name
+        backbone = EmbeddedBackbone.restore(arrays["backbone"], settings["backbone"], resolve_device(device))
         return cls(
-            MaskedReconstruction.restore(arrays[r], settings[r], resolve_device(device)),
-            MemoryBank.restore(arrays[b], settings[b], LocalDescriptors(settings[b]["resolution"])),
+            backbone,
+            FeatureReconstruction.restore(arrays[r], settings[r], backbone),
+            MemoryBank.restore(arrays[b], settings[b], backbone),
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MAX_REDUCTION = 4.0
+FRAME_BYTES = 1 << 30  # of working frames held for training
 
 
 def working_size(height: int, width: int, resolution: int, patch: int) -> tuple[int, int]:
@@ -40,6 +41,12 @@ def to_working(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
     # float on purpose: the uint8 kernels round differently on different processors
     resized = F.interpolate(image.float(), size=size, mode="bilinear", antialias=True, align_corners=False)
     return resized[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def spread_out(count: int, most: int, least: int = 8) -> list[int]:
+    """Indices of ``most`` of ``count`` images (but ``least`` at least), evenly spaced; all where there are no more."""
+    kept = min(count, max(least, most))
+    return torch.linspace(0, count - 1, kept).round().int().tolist()
 
 
 def windows(rows: int, cols: int, side: int, patch: int) -> Iterator[tuple[slice, slice]]:

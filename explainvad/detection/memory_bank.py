@@ -1,9 +1,9 @@
 """Memory-bank scorer: how far each patch lies from every patch seen on normal images.
 
-Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore, CVPR 2022): features averaged over a
-neighbourhood, a greedy k-centre coreset M, and for a test patch m_test the distance to its nearest m* in M. Two
-additions make it work with weak features: a patch's place in the image is part of its feature, and the distance is
-judged against what is usual at that place, measured on the reference images with their own patches left out.
+Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore, CVPR 2022): a greedy k-centre coreset
+M of normal features, and for a test patch m_test the distance to its nearest m* in M. Two additions: a patch's place
+in the image is part of its feature, and the distance is judged against what is usual at that place, measured on
+the reference images with their own patches left out.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from explainvad.detection.neighbors import nearest
 from explainvad.errors import NotFittedError
 from explainvad.types import ImageScore, InspectionImage, ScorerCard
 
-MAX_CANDIDATES = 80_000  # rows that enter the coreset search; above, a random part of them does
-NEIGHBOURHOOD = 3  # patches a side over which features are averaged
-PLACE_WEIGHT = 4.0  # typical deviations of a feature that the whole height of an image counts for
+MAX_CANDIDATES = 40_000  # rows that enter the coreset search; above, a random part of them does
+PLACE_WEIGHT = 0.1  # distance, in the features' unit, that the whole height of an image counts for
 PLACES = 24  # cells a side of the grid on which usual distances are kept
 SPREAD_FLOOR = 0.5  # of the mean spread, added to the spread at a place
 LEFT_OUT = 24  # reference images, at most, that measure the usual distance
@@ -37,10 +36,14 @@ class Backbone(Protocol):
 
     name: str
     weights: str
-    resolution: int  # px, longer side of what it sees
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What the model card says of it."""
+        ...
 
     def features(self, image: InspectionImage) -> Tensor:
-        """Features (d, rows, cols) of a grid of patches over the whole image."""
+        """Features (d, rows, cols) of a grid of patches over the whole image, all of about the same length."""
         ...
 
 
@@ -51,9 +54,7 @@ class MemoryBank:
 
     def __init__(self, backbone: Backbone, rows: int) -> None:
         self.backbone, self.rows = backbone, rows
-        self.arrays: dict[
-            str, Tensor
-        ] = {}  # centre, scale (d + 2,); bank (M, d + 2); usual (2, PLACES, PLACES); origin (M, 3)
+        self.arrays: dict[str, Tensor] = {}  # bank (M, d + 2); usual (2, PLACES, PLACES); origin (M, 3)
         self.facts: dict[str, str] = {}
 
     def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
@@ -62,7 +63,7 @@ class MemoryBank:
         share = max(1, MAX_CANDIDATES // len(images))
         features, origins, places, seen = [], [], [], 0
         for i, image in enumerate(images):
-            grid = self._averaged(image)
+            grid = self.backbone.features(image)
             seen += grid[0].numel()
             keep = torch.randperm(grid[0].numel(), generator=generator)[:share].sort().values
             features.append(self._with_place(grid)[keep])
@@ -70,36 +71,20 @@ class MemoryBank:
             origins.append(torch.cat((torch.full((len(keep), 1), i), place), dim=1))
             places.append(place * PLACES // torch.tensor(grid.shape[1:]))
         candidates, origin = torch.cat(features), torch.cat(origins)
-        centre, scale = self._standard(candidates)
-        candidates = (candidates - centre) / scale
-        picked = greedy_k_centre(candidates, min(self.rows, len(candidates)), generator)
+        # features this short are compared as they are
+        picked = greedy_k_centre(candidates, min(self.rows, len(candidates)), generator, candidates.shape[1])
         bank, origin = candidates[picked].contiguous(), origin[picked].to(torch.int32)
-        usual = _usual_distance(bank, origin[:, 0], [(f - centre) / scale for f in features[:LEFT_OUT]], places)
-        self.arrays = {"centre": centre, "scale": scale, "bank": bank, "usual": usual, "origin": origin}
+        usual = _usual_distance(bank, origin[:, 0], features[:LEFT_OUT], places)
+        self.arrays = {"bank": bank, "usual": usual, "origin": origin}
         self.facts = {"bank": f"{len(picked):,} rows of {seen:,} patches from {len(images)} images"}
-
-    @torch.inference_mode()
-    def _averaged(self, image: InspectionImage) -> Tensor:
-        """Locally aware features (d, rows, cols); the border is not padded with zeros."""
-        features = self.backbone.features(image)[None]
-        pad = NEIGHBOURHOOD // 2
-        return F.avg_pool2d(features, NEIGHBOURHOOD, stride=1, padding=pad, count_include_pad=False)[0]
 
     @staticmethod
     def _with_place(grid: Tensor) -> Tensor:
-        """(d, rows, cols) -> (rows * cols, d + 2): features and the place, in heights of the image."""
+        """(d, rows, cols) -> (rows * cols, d + 2): features and the place, PLACE_WEIGHT to the image's height."""
         d, rows, cols = grid.shape
-        y = ((torch.arange(rows) + 0.5) / rows)[:, None].expand(rows, cols)
-        x = ((torch.arange(cols) + 0.5) / rows)[None].expand(rows, cols)
+        y = (PLACE_WEIGHT * (torch.arange(rows) + 0.5) / rows)[:, None].expand(rows, cols)
+        x = (PLACE_WEIGHT * (torch.arange(cols) + 0.5) / rows)[None].expand(rows, cols)
         return torch.cat((grid, y[None], x[None])).reshape(d + 2, -1).T
-
-    @staticmethod
-    def _standard(candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Centre and scale of each column; the place's scale is such that PLACE_WEIGHT holds."""
-        centre, scale = candidates.mean(0), candidates.std(0) + 1e-3
-        d = candidates.shape[1] - 2
-        scale[d:] = 1.0 / (PLACE_WEIGHT * d**0.5)
-        return centre, scale
 
     def score(self, images: Sequence[InspectionImage]) -> list[ImageScore]:
         """Score each image on its own; ``evidence``: neighbour int32 (rows, cols, 3), image and cell of each m*."""
@@ -108,8 +93,8 @@ class MemoryBank:
     @torch.inference_mode()
     def _score(self, image: InspectionImage) -> ImageScore:
         a = self._fitted()
-        grid = self._averaged(image)
-        distance, index = nearest((self._with_place(grid) - a["centre"]) / a["scale"], a["bank"])
+        grid = self.backbone.features(image)
+        distance, index = nearest(self._with_place(grid), a["bank"])
         mean, spread = F.interpolate(a["usual"][None], size=grid.shape[1:], mode="bilinear", align_corners=False)[0]
         smooth = gaussian_blur((distance.reshape(grid.shape[1:]) - mean) / spread, SIGMA)
         return ImageScore(
@@ -126,7 +111,7 @@ class MemoryBank:
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and settings from which :meth:`restore` makes the same scorer."""
-        settings = {"rows": self.rows, "facts": dict(self.facts), "resolution": self.backbone.resolution}
+        settings = {"rows": self.rows, "facts": dict(self.facts)}
         return {k: v.numpy() for k, v in self._fitted().items()}, settings
 
     @classmethod
@@ -145,7 +130,7 @@ class MemoryBank:
             summary="Distance of each patch to the nearest normal patch of a coreset, in deviations usual at its place",
             source="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022",
             weights=self.backbone.weights,
-            facts={"features": self.backbone.name, **self.facts},
+            facts={"features": self.backbone.name, **self.backbone.facts, **self.facts},
         )
 
 

@@ -1,4 +1,4 @@
-"""One thread and one order of sums, the same examples in every run, and one fitted tiny network."""
+"""One thread and one order of sums, the same examples in every run, and one scorer fitted to small pictures."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import settings
-from patterned import TINY, normal_pictures
+from patterned import normal_pictures
 
-from explainvad.detection.reconstruction.masked import MaskedReconstruction
+from explainvad.detection.backbone.embedded import EmbeddedBackbone
+from explainvad.detection.reconstruction.features import FeatureReconstruction
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -24,8 +25,14 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def reconstruction(_one_thread: None) -> MaskedReconstruction:
-    """A tiny network that has seen a dozen small patterned pictures. Tests must not change it."""
-    scorer = MaskedReconstruction(resolution=64, steps=150, batch=8, architecture=TINY)
+def shipped(_one_thread: None) -> EmbeddedBackbone:
+    """The backbone as it ships. Tests must not change it."""
+    return EmbeddedBackbone.shipped(64)
+
+
+@pytest.fixture(scope="session")
+def reconstruction(shipped: EmbeddedBackbone) -> FeatureReconstruction:
+    """A decoder that has seen a dozen small patterned pictures. Tests must not change it."""
+    scorer = FeatureReconstruction(shipped, steps=150, batch=4)
     scorer.fit(normal_pictures(12), seed=0)
     return scorer

@@ -1,16 +1,18 @@
-"""Small pictures of a woven pattern, a planted square, and the size of network that learns them in seconds."""
+"""Small pictures of a woven pattern, a planted square, and a backbone too small to know anything."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from explainvad.detection.reconstruction.network import Architecture
+from explainvad.detection.backbone.embedded import EmbeddedBackbone
+from explainvad.detection.backbone.network import Architecture, HybridBackbone
 from explainvad.types import InspectionImage
 
-TINY = Architecture(patch=8, width=32, heads=2, encoder_depth=4, decoder_depth=1)
+TINY = Architecture(stem=8, detail=8, width=16, context=16, conv_blocks=1, attention_blocks=1, heads=2, dimension=24)
 SQUARE = (slice(24, 38), slice(30, 44))  # rows and columns of the planted defect
 
 
@@ -38,3 +40,11 @@ def defective_picture(seed: int) -> InspectionImage:
     pixels = pattern(seed)
     pixels[SQUARE] = [220, 20, 20]
     return picture(pixels)
+
+
+def random_backbone(seed: int = 0, resolution: int = 64) -> EmbeddedBackbone:
+    """A tiny network with random weights: what holds for it holds for any."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = HybridBackbone(TINY)
+    return EmbeddedBackbone(network, resolution, f"random, seed {seed}")

@@ -7,21 +7,21 @@ import json
 import numpy as np
 import pytest
 import torch
-from patterned import defective_picture, normal_pictures
+from patterned import defective_picture, normal_pictures, random_backbone
 from safetensors.numpy import load, save
 
-from explainvad.detection.descriptors import LocalDescriptors
+from explainvad.detection import ensemble as module
+from explainvad.detection.backbone.embedded import EmbeddedBackbone
 from explainvad.detection.ensemble import MISSING, EmbeddedEnsemble, resolve_device
 from explainvad.detection.memory_bank import MemoryBank
-from explainvad.detection.reconstruction.masked import MaskedReconstruction
-from explainvad.errors import NotFittedError
+from explainvad.detection.reconstruction.features import FeatureReconstruction
 
 
 @pytest.fixture(scope="module")
-def ensemble(reconstruction: MaskedReconstruction) -> EmbeddedEnsemble:
-    bank = MemoryBank(LocalDescriptors(64), rows=200)
+def ensemble(shipped: EmbeddedBackbone, reconstruction: FeatureReconstruction) -> EmbeddedEnsemble:
+    bank = MemoryBank(shipped, rows=200)
     bank.fit(normal_pictures(12), seed=0)
-    return EmbeddedEnsemble(reconstruction, bank)
+    return EmbeddedEnsemble(shipped, reconstruction, bank)
 
 
 def test_every_scorer_scores_the_planted_square_above_the_normals(ensemble: EmbeddedEnsemble) -> None:
@@ -51,23 +51,59 @@ def test_restored_from_safetensors_and_json_it_gives_identical_scores(ensemble: 
             assert np.array_equal(ours.anomaly_map, theirs.anomaly_map)
 
 
-def test_a_built_ensemble_is_fitted_as_one_and_scores_nothing_before() -> None:
-    seen: set[str] = set()
-    ensemble = EmbeddedEnsemble.build(
-        resolution=64,
-        steps=2,
-        batch=2,
-        bank_resolution=64,
-        bank_rows=50,
-        device="cpu",
-        progress=lambda what, *_: seen.add(what),
-    )
-    with pytest.raises(NotFittedError):
-        ensemble.score(normal_pictures(1)[0])
-    ensemble.fit(normal_pictures(2), seed=0)
-    assert seen
+SETTINGS = {"resolution": 64, "adaptation_minutes": 60.0, "reconstruction_steps": 2, "bank_rows": 50, "device": "cpu"}
+
+
+def test_scorers_share_one_backbone_and_its_forward_pass(
+    ensemble: EmbeddedEnsemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    inside = ensemble.backbone.network.levels
+    monkeypatch.setattr(ensemble.backbone.network, "levels", lambda seen: calls.append(seen.shape) or inside(seen))
+    ensemble.score(normal_pictures(1, first=100)[0])
+    assert calls == [(1, 3, 64, 64)]
+    arrays, settings = ensemble.state()
+    restored = EmbeddedEnsemble.restore(arrays, settings, "cpu")
+    for one in (ensemble, restored):
+        assert one.reconstruction.backbone is one.bank.backbone is one.backbone
+
+
+def test_a_fit_adapts_the_backbone_and_then_fits_both_scorers_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(backbone: EmbeddedBackbone, images: object, **settings: object) -> EmbeddedBackbone:
+        asked.update(settings, backbone=backbone.weights, images=images)
+        return random_backbone()
+
+    asked: dict[str, object] = {}
+    seen: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(module, "adapt", told)
+    images = normal_pictures(2)
+    ensemble = EmbeddedEnsemble.fit(images, 7, **SETTINGS, adaptation_steps=3, progress=lambda *step: seen.append(step))
+    assert (asked["steps"], asked["minutes"], asked["seed"], asked["images"]) == (3, 60.0, 7, images)
+    assert "shipped" in str(asked["backbone"]) and callable(asked["progress"])
+    assert ensemble.backbone.weights == "random, seed 0"
+    assert [step[1:] for step in seen] == [(1, 2), (2, 2)]
     assert len(ensemble.score(normal_pictures(1)[0])) == len(ensemble.cards()) == 2
-    assert all(card.weights and card.source and card.facts for card in ensemble.cards())
+    for card in ensemble.cards():
+        assert "random, seed 0" in card.weights and card.source and card.facts
+
+
+def test_a_fit_without_adaptation_uses_the_weights_as_they_ship(
+    shipped: EmbeddedBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(module, "adapt")
+    ensemble = EmbeddedEnsemble.fit(normal_pictures(2), 0, **SETTINGS, adaptation_steps=0)
+    image = normal_pictures(1, first=5)[0]
+    assert torch.equal(ensemble.backbone.features(image), shipped.features(image))
+    assert ensemble.backbone.weights == shipped.weights and ensemble.backbone.facts == {}
+
+
+def test_what_adaptation_did_is_on_the_cards_and_in_the_bundle() -> None:
+    ensemble = EmbeddedEnsemble.fit(normal_pictures(6), 0, **SETTINGS, adaptation_steps=1)
+    restored = EmbeddedEnsemble.restore(*ensemble.state(), "cpu")
+    for one in (ensemble, restored):
+        facts = one.bank.card().facts
+        assert facts["adaptation"].startswith("1 steps on 4 reference images")
+        assert "cell AUROC" in facts["blended defects on held-out normals"]
 
 
 def test_what_the_profile_lacks_is_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from explainvad.detection import memory_bank
+from explainvad.detection.frames import top_mean
 from explainvad.detection.memory_bank import MemoryBank
 from explainvad.errors import NotFittedError
 from explainvad.types import InspectionImage
@@ -20,31 +22,29 @@ CELL = 8
 
 
 class MeanColours:
-    """Mean colour and its spread in cells of 8 px."""
+    """Mean colour and its spread in cells of 8 px, white at length 1."""
 
     name = "mean colours"
     weights = "none"
-    resolution = 64
+    facts: ClassVar = {"cell": "8 px"}
 
     def features(self, image: InspectionImage) -> Tensor:
         rows, cols = image.height // CELL, image.width // CELL
-        pixels = torch.tensor(image.pixels[: rows * CELL, : cols * CELL]).float()
+        pixels = torch.tensor(image.pixels[: rows * CELL, : cols * CELL]).float() / (255 * 3**0.5)
         cells = pixels.reshape(rows, CELL, cols, CELL, 3)
         return torch.cat((cells.mean((1, 3)), cells.std((1, 3))), dim=2).permute(2, 0, 1)
 
 
-def patch(bank: MemoryBank, image: InspectionImage, row: int, col: int) -> Tensor:
-    """A cell's feature as the bank keeps it: averaged over the neighbours that exist, with its place, standardised."""
+def patch(image: InspectionImage, row: int, col: int) -> Tensor:
+    """A cell's feature as the bank keeps it, with its place in units of the image's height."""
     grid = MeanColours().features(image)
-    reach, rows = memory_bank.NEIGHBOURHOOD // 2, grid.shape[1]
-    around = grid[:, max(0, row - reach) : row + reach + 1, max(0, col - reach) : col + reach + 1].mean((1, 2))
-    place = torch.tensor([(row + 0.5) / rows, (col + 0.5) / rows])
-    return (torch.cat((around, place)) - bank.arrays["centre"]) / bank.arrays["scale"]
+    place = torch.tensor([(row + 0.5) / grid.shape[1], (col + 0.5) / grid.shape[1]])
+    return torch.cat((grid[:, row, col], memory_bank.PLACE_WEIGHT * place))
 
 
-def patches(bank: MemoryBank, image: InspectionImage) -> Tensor:
+def patches(image: InspectionImage) -> Tensor:
     rows, cols = image.height // CELL, image.width // CELL
-    return torch.stack([patch(bank, image, y, x) for y in range(rows) for x in range(cols)])
+    return torch.stack([patch(image, y, x) for y in range(rows) for x in range(cols)])
 
 
 @pytest.fixture(scope="module")
@@ -60,40 +60,75 @@ def test_each_bank_row_is_the_patch_that_its_origin_names(fitted: MemoryBank) ->
     assert len({tuple(o) for o in origin}) == 60
     images = normal_pictures(10)
     for row, (image, y, x) in zip(rows, origin, strict=True):
-        torch.testing.assert_close(row, patch(fitted, images[image], y, x), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(row, patch(images[image], y, x), rtol=1e-5, atol=1e-6)
 
 
-def test_usual_distances_are_measured_with_an_images_own_rows_left_out(fitted: MemoryBank) -> None:
-    rows, owner = fitted.arrays["bank"], fitted.arrays["origin"][:, 0]
+def test_a_place_counts_alike_along_both_sides_of_a_wide_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_bank, "PLACE_WEIGHT", 0.5)
+    bank, image = MemoryBank(MeanColours(), rows=10_000), picture(pattern(1, 40, 96))
+    bank.fit([image], seed=0)
+    torch.testing.assert_close(bank.arrays["bank"], patches(image), rtol=1e-5, atol=1e-6)
+
+
+def usual_by_hand(bank: MemoryBank, images: list[InspectionImage]) -> np.ndarray:
+    """Mean and spread of the distance of images' patches to the bank's rows of other images."""
+    rows, owner = bank.arrays["bank"], bank.arrays["origin"][:, 0]
     side = memory_bank.PLACES
     moments = np.zeros((3, side, side))
-    for i, image in enumerate(normal_pictures(10)):
-        nearest = torch.cdist(patches(fitted, image), rows[owner != i]).min(1).values.double().numpy().reshape(8, 8)
+    for i, image in enumerate(images):
+        nearest = torch.cdist(patches(image), rows[owner != i]).min(1).values.double().numpy().reshape(8, 8)
         cells = np.arange(8) * side // 8
         moments[:, cells[:, None], cells[None]] += np.stack((np.ones((8, 8)), nearest, nearest**2))
     moments = np.stack([gaussian_filter(m, 1.0, mode="mirror", truncate=3.0) for m in moments])
     moments += 1e-3 * moments.sum((1, 2), keepdims=True) / side**2
     mean = moments[1] / moments[0]
     spread = np.sqrt(np.maximum(moments[2] / moments[0] - mean**2, 0))
-    expected = np.stack((mean, spread + memory_bank.SPREAD_FLOOR * spread.mean()))
-    np.testing.assert_allclose(fitted.arrays["usual"].numpy(), expected, rtol=1e-2, atol=1e-3)
+    return np.stack((mean, spread + memory_bank.SPREAD_FLOOR * spread.mean()))
+
+
+def test_usual_distances_are_measured_with_an_images_own_rows_left_out(fitted: MemoryBank) -> None:
+    expected = usual_by_hand(fitted, normal_pictures(10))
+    np.testing.assert_allclose(fitted.arrays["usual"].numpy(), expected, rtol=1e-2, atol=1e-5)
+
+
+def test_usual_distances_are_measured_on_the_first_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_bank, "LEFT_OUT", 2)
+    bank = MemoryBank(MeanColours(), rows=60)
+    bank.fit(normal_pictures(4), seed=0)
+    np.testing.assert_allclose(
+        bank.arrays["usual"].numpy(), usual_by_hand(bank, normal_pictures(2)), rtol=1e-2, atol=1e-5
+    )
 
 
 def test_the_map_is_the_distance_to_the_nearest_row_against_the_usual_at_that_place(
     fitted: MemoryBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_bank, "SIGMA", 0.0)
+    monkeypatch.setattr(memory_bank, "TOP", 0.1)  # 6 of 64 patches
     resize = torch.nn.functional.interpolate
     image = normal_pictures(1, first=50)[0]
     (score,) = fitted.score([image])
-    exact, index = torch.cdist(patches(fitted, image), fitted.arrays["bank"]).min(1)
+    exact, index = torch.cdist(patches(image), fitted.arrays["bank"]).min(1)
     mean, spread = resize(fitted.arrays["usual"][None], size=(8, 8), mode="bilinear")[0]
-    expected = ((exact.reshape(8, 8) - mean) / spread)[None, None]
+    expected = (exact.reshape(8, 8) - mean) / spread
     np.testing.assert_allclose(
-        score.anomaly_map, resize(expected, size=(64, 64), mode="bilinear")[0, 0], rtol=1e-2, atol=1e-2
+        score.anomaly_map, resize(expected[None, None], size=(64, 64), mode="bilinear")[0, 0], rtol=1e-2, atol=1e-2
     )
-    assert expected.mean().item() <= score.value <= expected.max().item() + 1e-2
+    assert score.value == pytest.approx(top_mean(expected, memory_bank.TOP), rel=1e-2)
     assert np.array_equal(score.evidence["neighbour"].reshape(-1, 3), fitted.arrays["origin"][index].numpy())
+
+
+def test_the_map_is_blurred_and_the_score_is_that_of_the_blurred_map(
+    fitted: MemoryBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_bank, "TOP", 1e-9)  # the largest value alone
+    image = defective_picture(200)
+    sharp, soft = [], []
+    for sigma, scores in ((0.0, sharp), (1.5, soft)):
+        monkeypatch.setattr(memory_bank, "SIGMA", sigma)
+        scores.append(fitted.score([image])[0])
+    assert soft[0].value < 0.8 * sharp[0].value
+    assert soft[0].anomaly_map.max() == pytest.approx(soft[0].value, rel=0.1)
 
 
 def test_normal_patches_lie_about_as_far_away_as_is_usual(fitted: MemoryBank) -> None:
@@ -114,9 +149,8 @@ def test_a_planted_square_scores_above_all_normals_and_is_found(fitted: MemoryBa
     (score,) = fitted.score([defective_picture(200)])
     assert score.value > 1.5 * max(normal)
     y, x = np.unravel_index(score.anomaly_map.argmax(), score.anomaly_map.shape)
-    reach = CELL * (memory_bank.NEIGHBOURHOOD // 2)
-    assert SQUARE[0].start - reach <= y < SQUARE[0].stop + reach
-    assert SQUARE[1].start - reach <= x < SQUARE[1].stop + reach
+    assert SQUARE[0].start - CELL <= y < SQUARE[0].stop + CELL
+    assert SQUARE[1].start - CELL <= x < SQUARE[1].stop + CELL
 
 
 def halves(seed: int) -> InspectionImage:
@@ -126,12 +160,14 @@ def halves(seed: int) -> InspectionImage:
     return picture(np.clip(pixels + np.random.default_rng(seed).normal(0, 2, pixels.shape), 0, 255).astype(np.uint8))
 
 
-def test_a_patch_in_the_wrong_place_is_far_away() -> None:
+@pytest.mark.parametrize(("weight", "noticed"), [(0.0, False), (0.1, True)])
+def test_a_patch_in_the_wrong_place_is_far_away(weight: float, noticed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_bank, "PLACE_WEIGHT", weight)
     bank = MemoryBank(MeanColours(), rows=10_000)
     bank.fit([halves(seed) for seed in range(4)], seed=0)
     normal = max(s.value for s in bank.score([halves(seed) for seed in range(4, 8)]))
     swapped = picture(halves(8).pixels[:, ::-1].copy())
-    assert bank.score([swapped])[0].value > 1.5 * normal
+    assert (bank.score([swapped])[0].value > 1.5 * normal) is noticed
 
 
 def test_the_score_of_an_image_does_not_depend_on_its_neighbours(fitted: MemoryBank) -> None:
@@ -170,7 +206,6 @@ def test_the_same_seed_gives_the_same_bank() -> None:
 
 def test_a_restored_bank_gives_identical_scores(fitted: MemoryBank) -> None:
     arrays, settings = fitted.state()
-    assert settings["resolution"] == MeanColours.resolution
     restored = MemoryBank.restore(arrays, settings, MeanColours())
     for image in (normal_pictures(1, first=100)[0], defective_picture(200)):
         ours, theirs = fitted.score([image])[0], restored.score([image])[0]
@@ -178,7 +213,12 @@ def test_a_restored_bank_gives_identical_scores(fitted: MemoryBank) -> None:
         assert np.array_equal(ours.anomaly_map, theirs.anomaly_map)
         assert np.array_equal(ours.evidence["neighbour"], theirs.evidence["neighbour"])
     assert asdict(restored.card()) == asdict(fitted.card())
-    assert fitted.card().facts["features"] == "mean colours"
+    facts = fitted.card().facts
+    assert (facts["features"], facts["cell"], facts["bank"]) == (
+        "mean colours",
+        "8 px",
+        "60 rows of 640 patches from 10 images",
+    )
 
 
 def test_nothing_works_before_fit() -> None:

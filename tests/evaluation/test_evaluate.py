@@ -180,7 +180,7 @@ def test_mvtec_layout_is_fitted_on_its_training_images(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", test="test")
     for seed in range(26):
         write_part(root / "train" / "good" / f"{seed:03d}.png", seed)
-    steps = CONFIG.detection.model_copy(update={"steps": 5})
+    steps = CONFIG.detection.model_copy(update={"reconstruction_steps": 5})
     result = evaluate_dataset(root, tmp_path / "out", config=CONFIG.model_copy(update={"detection": steps})).results
     assert (result["n_good"], result["n_defect"]) == (N_GOOD, N_RUSTY + N_FOREIGN)
     assert result["fitted_on"] == "fitted on 26 good images"
