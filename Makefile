@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 APT_PACKAGES := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core fonts-inter poppler-utils
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test check bench lock samples clean
+.PHONY: demo test check bench bench-tiles lock samples clean
 
 demo: $(VENV)/ready
 	$(BIN)/explainvad demo --out demo
@@ -22,6 +22,11 @@ check: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/embedded.py
+	$(BIN)/python tests/benchmarks/onnx_backbone.py
+
+# The public magnetic tiles, where they lie on this machine: make bench-tiles TILES=path/to/magnetic_tile
+bench-tiles: $(VENV)/ready
+	$(BIN)/python tests/benchmarks/magnetic_tile.py $(TILES)
 
 # Pinned versions with hashes; the package itself is installed editable beside them
 $(VENV)/ready: requirements.lock pyproject.toml

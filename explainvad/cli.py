@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from explainvad.cli_training import train_backbone
+from explainvad.cli_backbone import export_backbone, train_backbone
 from explainvad.errors import ExplainVADError, UsageError
 from explainvad.progress import progress
 
@@ -229,6 +229,7 @@ def inspect(model: Annotated[Path, typer.Argument(help="A *.evad bundle.", show_
 
 
 app.command()(train_backbone)
+app.command()(export_backbone)
 
 
 def main() -> None:

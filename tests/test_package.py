@@ -58,6 +58,8 @@ def test_the_wheel_holds_the_package_its_templates_and_its_licence(wheel: Path) 
     templates = {f"explainvad/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "templates").rglob("*") if p.is_file()}
     assert "explainvad/templates/report.html" in templates
     assert names >= sources | templates | {"explainvad/report/report.schema.json", "explainvad/py.typed"}
+    backbone = {"embedded.safetensors", "embedded.json", "MODEL_CARD.md"}
+    assert names >= {f"explainvad/detection/backbone/{name}" for name in backbone}
     info = f"explainvad-{PROJECT['version']}.dist-info"
     assert f"{info}/licenses/LICENSE" in names
     assert {name.split("/")[0] for name in names} == {"explainvad", info}  # no tests, no notebooks

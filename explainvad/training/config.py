@@ -44,7 +44,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(default=0, ge=0, lt=2**32)
-    steps: int = Field(default=8000, ge=1)
+    steps: int = Field(default=5000, ge=1)
     items: int = Field(default=12, ge=1, description="generated surfaces in a step")
     normal: int = Field(default=3, ge=1, description="normal crops of each")
     test: int = Field(default=3, ge=1, description="crops of each with defects blended in")
@@ -57,7 +57,7 @@ class TrainingConfig(BaseModel):
     threads: int = Field(default=1, ge=1, description="CPU threads of the training process; part of the result")
     workers: int = Field(default=1, ge=0, description="processes that generate images; no part of the result")
     report_every: int = Field(
-        default=100, ge=1, description="steps between lines of the log, hold-outs and checkpoints"
+        default=250, ge=1, description="steps between lines of the log, hold-outs and checkpoints"
     )
     architecture: ArchitectureConfig = ArchitectureConfig()
 

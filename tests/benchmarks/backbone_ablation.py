@@ -24,7 +24,7 @@ from explainvad.training.holdout import holdout_scores
 from explainvad.training.loop import train_backbone
 
 BUDGET = TrainingConfig(steps=250, items=6, normal=2, test=2, workers=0, report_every=250)
-HOLDOUT_ITEMS = 24  # of each family
+HOLDOUT_ITEMS = 12  # of each family
 
 
 def variants() -> dict[str, TrainingConfig]:

@@ -1,4 +1,4 @@
-"""``explainvad train-backbone``: what it says, and what it refuses."""
+"""``explainvad train-backbone`` and ``export-backbone``: what they say, and what they refuse."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import tiny_training
 from command_line import explainvad, tree
 
+from explainvad.detection.backbone.embedded import load_shipped
 from explainvad.errors import UsageError
 from explainvad.training import loop
 from explainvad.training.config import TrainingConfig
@@ -84,3 +85,13 @@ def test_wrong_settings_are_refused_before_anything_is_written(
     assert done.code == 2
     assert message in done.err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_shipped_backbone_and_a_models_own_are_exported(model: Path, tmp_path: Path) -> None:
+    shipped, adapted = tmp_path / "shipped.onnx", tmp_path / "adapted.onnx"
+    done = explainvad("export-backbone", "--out", shipped)
+    assert (done.code, done.out) == (0, f"onnx    {shipped}\n"), done.err
+    done = explainvad("export-backbone", "--out", adapted, "--model", model)
+    assert (done.code, done.out) == (0, f"onnx    {adapted}\n"), done.err
+    assert load_shipped()[1]["sha256"].encode() in shipped.read_bytes()
+    assert shipped.read_bytes() != adapted.read_bytes()
