@@ -69,14 +69,14 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder for images, model and report.")] = Path("demo"),
 ) -> None:
     """Make a demonstration lot, fit a model, inspect the lot and write its report."""
-    from explainvad.demo import make_demo
+    from explainvad.demo import DEMO_CONFIG, make_demo
     from explainvad.pipeline import Inspector
 
     with progress() as step:
         folders = make_demo(out, progress=lambda done, of: step("photographing the demonstration part", done, of))
         model = out / "flange.evad"
         if not model.exists():
-            Inspector.fit(folders.reference, progress=step).save(model)
+            Inspector.fit(folders.reference, config=DEMO_CONFIG, progress=step).save(model)
         report = Inspector.load(model).analyze(folders.lot, out / "report", progress=step)
     _render(report, _formats(FORMATS))
     _summary(report)

@@ -20,8 +20,8 @@ class DetectionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     resolution: int = Field(default=448, ge=64, le=2048, description="longer side for the backbone, px")
-    adaptation_steps: int = Field(default=500, ge=0, le=100_000, description="of the backbone to the product; 0: none")
-    adaptation_minutes: float = Field(default=3.0, gt=0, le=1440, description="time budget that may cut them short")
+    adaptation_steps: int = Field(default=300, ge=0, le=100_000, description="of the backbone to the product; 0: none")
+    adaptation_minutes: float = Field(default=2.5, gt=0, le=1440, description="time budget that may cut them short")
     reconstruction_steps: int = Field(default=300, ge=1, le=100_000, description="training steps of the decoder")
     bank_rows: int = Field(default=8000, ge=16, le=200_000, description="most rows of the memory bank")
 

@@ -93,8 +93,8 @@ def main() -> None:
     """Shipped weights, and adapted ones."""
     parser = argparse.ArgumentParser()
     parser.add_argument("tiles", type=Path)
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--minutes", type=float, default=2.5)
     arguments = parser.parse_args()
     tiles = Tiles.read(arguments.tiles)
     n_good = tiles.kinds.count("good")
