@@ -19,7 +19,7 @@ LIMITS = (
     "Every guarantee needs the inspected images to be exchangeable with the calibration images: same product, camera, "
     "lighting and handling.",
     "Normal images bound false rejects only. How many defects are missed is unknown unless defects were labelled.",
-    "Defects smaller than about two pixels of the working resolution may not be seen.",
+    "Defects smaller than about five pixels across at the working resolution may not be seen.",
 )
 PACKAGES = ("explainvad", "torch", "numpy", "scipy", "scikit-image", "pillow", "weasyprint")
 

@@ -73,6 +73,7 @@ def test_adaptation_makes_new_weights_and_leaves_the_old_backbone_as_it_was(
 ) -> None:
     monkeypatch.setattr(adaptation, "_held_out_auroc", judged(0.9, 0.95))
     backbone = random_backbone()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     before, features = weights(backbone), backbone.features(IMAGES[0])
     adapted = adapt(backbone, IMAGES, steps=3, minutes=HOUR, seed=0)
     assert same(weights(backbone), before)
@@ -147,9 +148,9 @@ def test_the_last_fifth_of_the_images_is_kept_out_of_the_training_and_judges_it(
 
 
 def clock(*seconds: float) -> SimpleNamespace:
-    """A clock that is read as often as there are times."""
-    times = iter(seconds)
-    return SimpleNamespace(perf_counter=lambda: next(times))
+    """A clock that is read as often as there are times; the stopwatch of the whole shows 0, then 95 s."""
+    times, whole = iter(seconds), iter((0.0, 95.4))
+    return SimpleNamespace(perf_counter=lambda: next(times), monotonic=lambda: next(whole))
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,13 @@ def test_so_few_steps_are_not_timed(small_bank: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr(adaptation, "time", clock(0.0))
     adapted = adapt(random_backbone(), IMAGES, steps=1, minutes=1e-9, seed=0)
     assert adapted.facts["adaptation"].startswith("1 steps on 8 reference images, ")
+    assert adapted.facts["adaptation"].endswith(", in 95 s")
+
+
+def test_what_must_be_the_same_bytes_again_names_no_seconds(small_bank: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    adapted = adapt(random_backbone(), IMAGES, steps=1, minutes=HOUR, seed=0)
+    assert " s" not in adapted.facts["adaptation"].removeprefix("1 steps")
 
 
 def test_the_rate_falls_to_its_end_within_the_budget(small_bank: None, monkeypatch: pytest.MonkeyPatch) -> None:
