@@ -8,9 +8,11 @@ of the reference images is kept out of it and decides, on defects of their own, 
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from copy import deepcopy
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -43,7 +45,7 @@ LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 4e-4, 0.02, 0.05
 HELD_OUT = 0.2  # share of the reference images that judge the result
 CHECKS = 32  # of held-out crops, half of them with defects
 BANK = 16_000  # feature vectors that they meet
-TIMED = 5  # steps that are timed before the budget is dealt out
+TIMED = 8  # steps that are timed before the budget is dealt out
 _TRAIN, _CHECK = 0, 1  # roles, part of the seeds
 
 
@@ -113,10 +115,14 @@ def _train(
     """Train in place; returns the number of steps taken."""
     objective = NearestNeighbourLoss().to(device)
     optimiser = make_optimiser(network, objective, LEARNING_RATE, WEIGHT_DECAY)
-    started, step = time.perf_counter(), 0
+    readings: list[float] = []
+    step = 0
     while step < steps:
-        if step == TIMED:
-            steps = min(steps, max(TIMED + 1, int(seconds / (time.perf_counter() - started) * TIMED)))
+        if step <= TIMED:
+            readings.append(time.perf_counter())
+        if step == TIMED:  # the median, because the first steps of a process are slow
+            each = statistics.median(after - before for before, after in pairwise(readings))
+            steps = min(steps, max(TIMED + 1, round(seconds / each)))
         set_learning_rate(optimiser, LEARNING_RATE * warm_cosine(step / steps, WARM_UP))
         normal, test, mask = (t.to(device) for t in _batch(Dice(seed, _TRAIN, step), frames, side))
         training_step(network, objective, optimiser, normal[None], test[None], mask[None], precision)

@@ -147,9 +147,12 @@ def test_the_last_fifth_of_the_images_is_kept_out_of_the_training_and_judges_it(
 # --- What it may cost
 
 
-def clock(*seconds: float) -> SimpleNamespace:
-    """A clock that is read as often as there are times; the stopwatch of the whole shows 0, then 95 s."""
-    times, whole = iter(seconds), iter((0.0, 95.4))
+def clock(each: float, first: float = 0.0) -> SimpleNamespace:
+    """A clock that is read at each of the first steps, and no more; a step takes ``each`` seconds, the first one more.
+
+    The stopwatch of the whole shows 0, then 95 s.
+    """
+    times, whole = iter([0.0, *(first + each * i for i in range(1, TIMED + 1))]), iter((0.0, 95.4))
     return SimpleNamespace(perf_counter=lambda: next(times), monotonic=lambda: next(whole))
 
 
@@ -161,7 +164,7 @@ def test_a_time_budget_cuts_the_steps_and_the_facts_say_so(
     minutes: float, done: int, small_bank: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adaptation, "training_step", lambda *_: 0.0)
-    monkeypatch.setattr(adaptation, "time", clock(100.0, 110.0))
+    monkeypatch.setattr(adaptation, "time", clock(10.0 / TIMED, first=40.0))
     told: list[tuple[int, int]] = []
     steps = 4 * TIMED
     adapted = adapt(
@@ -174,7 +177,7 @@ def test_a_time_budget_cuts_the_steps_and_the_facts_say_so(
 
 
 def test_so_few_steps_are_not_timed(small_bank: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adaptation, "time", clock(0.0))
+    monkeypatch.setattr(adaptation, "time", clock(1.0))
     adapted = adapt(random_backbone(), IMAGES, steps=1, minutes=1e-9, seed=0)
     assert adapted.facts["adaptation"].startswith("1 steps on 8 reference images, ")
     assert adapted.facts["adaptation"].endswith(", in 95 s")
@@ -190,7 +193,7 @@ def test_the_rate_falls_to_its_end_within_the_budget(small_bank: None, monkeypat
     rates: list[float] = []
     monkeypatch.setattr(adaptation, "training_step", lambda *_: 0.0)
     monkeypatch.setattr(adaptation, "set_learning_rate", lambda _, rate: rates.append(rate))
-    monkeypatch.setattr(adaptation, "time", clock(0.0, 1.0))
+    monkeypatch.setattr(adaptation, "time", clock(1.0 / TIMED))
     adapt(random_backbone(), IMAGES, steps=10_000, minutes=8 / 60, seed=0)
     assert len(rates) == 8 * TIMED
     assert rates[-1] < 0.05 * adaptation.LEARNING_RATE < max(rates) <= adaptation.LEARNING_RATE
