@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from explainvad.detection.backbone.embedded import load_shipped
-from explainvad.detection.backbone.network import Architecture, HybridBackbone
+from explainvad.detection.backbone.network import HybridBackbone
 from explainvad.detection.backbone.onnx_export import export_onnx
 
 SIDE = 256  # px
@@ -23,14 +23,14 @@ WARM_UP, REPEATS = 5, 30
 
 def main() -> None:
     """Export, run the three with 1 and with 2 threads, and compare their features with torch fp32."""
-    network, origin, sha256 = load()
+    network, manifest = load_shipped()
     network = network.to(memory_format=torch.channels_last).eval()  # as EmbeddedBackbone runs it
     images = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    print(f"weights  {origin}")
+    print(f"weights  sha256 {manifest['sha256'][:16]}…")
     print(f"versions torch {torch.__version__} ({torch.backends.cpu.get_cpu_capability()}), ", end="")
     print(f"onnxruntime {onnxruntime.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(network, Path(folder) / "backbone.onnx", SIDE, SIDE, sha256)
+        path = export_onnx(network, Path(folder) / "backbone.onnx", SIDE, SIDE, manifest["sha256"])
         print(f"file     {path.stat().st_size / 2**20:.1f} MiB")
         print(f"load     {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before the runs\n")
         print(f"1 x 3 x {SIDE} x {SIDE}        threads   images/s   median ms   largest relative difference")
@@ -44,16 +44,6 @@ def main() -> None:
             report(works, threads)
 
 
-def load() -> tuple[HybridBackbone, str, str | None]:
-    """The shipped network, or a random one of the same sizes while none is shipped."""
-    try:
-        network, manifest = load_shipped()
-    except FileNotFoundError:
-        torch.manual_seed(0)
-        return HybridBackbone(Architecture()), "RANDOM, seed 0: no weights are shipped yet", None
-    return network, f"shipped, sha256 {manifest['sha256'][:16]}…", manifest["sha256"]
-
-
 def in_bfloat16(network: HybridBackbone, images: Tensor) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         features: Tensor = network(images)
@@ -64,6 +54,7 @@ def in_onnxruntime(path: Path, images: Tensor, threads: int) -> Callable[[], Ten
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its waiting threads would slow torch
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     array = images.numpy()
     return lambda: torch.from_numpy(session.run(["features"], {"images": array})[0])
