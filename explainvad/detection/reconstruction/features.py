@@ -151,6 +151,6 @@ class FeatureReconstruction:
             family="reconstruction",
             summary="Rebuilds the backbone's features through a noisy bottleneck; scores what is rebuilt badly",
             source="Guo et al., Dinomaly, CVPR 2025",
-            weights="decoder trained from scratch on the reference images; the memory bank's backbone",
+            weights=f"decoder trained from scratch on the reference images; backbone {self.backbone.weights}",
             facts=self.facts,
         )
