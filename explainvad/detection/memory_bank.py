@@ -54,7 +54,8 @@ class MemoryBank:
 
     def __init__(self, backbone: Backbone, rows: int) -> None:
         self.backbone, self.rows = backbone, rows
-        self.arrays: dict[str, Tensor] = {}  # bank (M, d + 2); usual (2, PLACES, PLACES); origin (M, 3)
+        # bank (M, d + 2); usual (2, PLACES, PLACES); origin (M, 3)
+        self.arrays: dict[str, Tensor] = {}
         self.facts: dict[str, str] = {}
 
     def fit(self, images: Sequence[InspectionImage], seed: int) -> None:

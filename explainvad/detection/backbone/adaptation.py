@@ -23,6 +23,7 @@ from explainvad.detection.backbone.embedded import EmbeddedBackbone
 from explainvad.detection.backbone.network import STRIDE, HybridBackbone
 from explainvad.detection.backbone.objective import NearestNeighbourLoss, cell_labels
 from explainvad.detection.backbone.optimisation import (
+    bf16_pays,
     make_optimiser,
     set_learning_rate,
     training_step,
@@ -47,11 +48,6 @@ CHECKS = 32  # of held-out crops, half of them with defects
 BANK = 16_000  # feature vectors that they meet
 TIMED = 8  # steps that are timed before the budget is dealt out
 _TRAIN, _CHECK = 0, 1  # roles, part of the seeds
-
-
-def bf16_pays(device: str) -> bool:
-    """Whether bfloat16 is faster than float32 here: on GPUs, and on CPUs with matrix tiles (AMX)."""
-    return device.startswith("cuda") or torch.cpu._is_amx_tile_supported()
 
 
 def adapt(

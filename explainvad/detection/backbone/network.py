@@ -10,10 +10,9 @@
       -> up to 1/8, added to the detail, residual block
       -> 1x1 to ``dimension``, unit length                          features (dimension, H/8, W/8)
 
-With the default sizes 3.1 million parameters, and 2.1 GMAC (4.2 GFLOP) for an image of 256 x 256 px; :func:`count_macs`
-counts any other. Group normalisation takes
-each image's own statistics, which learnt generated surfaces markedly faster than layer normalisation per pixel or batch
-normalisation did: light and contrast of a picture drop out. Attention is
+With the default sizes 3.1 million parameters, and 2.1 GMAC (4.1 GFLOP) for an image of 256 x 256 px; :func:`count_macs`
+counts any other. Group normalisation takes each image's own statistics, so that light and contrast drop out; on
+generated surfaces that learnt markedly faster than layer normalisation per pixel or batch normalisation. Attention is
 biased by distance (ALiBi, Press et al., ICLR 2022) and knows no absolute place, so any image size will do.
 """
 

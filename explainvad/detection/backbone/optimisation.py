@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from explainvad.detection.backbone.objective import NearestNeighbourLoss
 
 
+def bf16_pays(device: str) -> bool:
+    """Whether bfloat16 is faster than float32 here: on GPUs, and on CPUs with matrix tiles (AMX)."""
+    return device.startswith("cuda") or torch.cpu._is_amx_tile_supported()
+
+
 def vectors(features: Tensor) -> Tensor:
     """(B, d, rows, cols) -> (B, rows * cols, d)."""
     return features.flatten(2).transpose(1, 2)

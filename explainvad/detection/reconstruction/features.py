@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from explainvad.detection.backbone.adaptation import bf16_pays
 from explainvad.detection.backbone.embedded import EmbeddedBackbone
-from explainvad.detection.backbone.optimisation import warm_cosine
+from explainvad.detection.backbone.optimisation import bf16_pays, warm_cosine
 from explainvad.detection.frames import gaussian_blur, spread_out, to_frame, top_mean
 from explainvad.detection.reconstruction.decoder import FeatureDecoder, loose_loss
 from explainvad.detection.transformer import position_code
