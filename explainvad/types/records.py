@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from explainvad.types.images import Mask, require
+from explainvad.types.statistics import Interval
 
 XYXY = tuple[int, int, int, int]
 
@@ -32,11 +33,17 @@ class ClaimStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProbabilityBound:
-    """An upper bound on P(defect | image), with the assumption that earns it."""
+    """Bounds on P(defect | image), with the assumption that earns them.
+
+    Without labelled defects only ``upper`` is known. ``synthetic``: calibrated on synthetic defects, which says nothing
+    of real ones.
+    """
 
     upper: float
     prior: float
     method: str
+    lower: float | None = None
+    synthetic: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +64,8 @@ class Verdict:
 
     ``score`` is the fused score, in decades of surprise (-log10 of the fused tail rank), continuous.
     ``p_value`` is conformal: P(p_value <= alpha | normal) <= alpha for images exchangeable with CAL.
-    ``epistemic`` and ``aleatoric`` are in bits.
+    ``epistemic`` and ``aleatoric`` are in bits; ``epistemic`` is the sum of its parts within and between families
+    of scorers. ``p_interval`` says how far few calibration images leave the tail probability of the score open.
     """
 
     decision: Decision
@@ -73,6 +81,10 @@ class Verdict:
     reasons: tuple[str, ...]
     defect_p_value: float | None = None  # rank among labelled defects; None without them
     beta: float | None = None  # P(ACCEPT | defect like the labelled ones) <= beta
+    epistemic_within: float = 0.0
+    epistemic_between: float = 0.0
+    p_interval: Interval | None = None  # Clopper-Pearson, 95 %
+    cell: str = ""  # of Mondrian calibration; empty where there is only one
 
     def __post_init__(self) -> None:
         require(self.decision is not Decision.NOT_INSPECTED, "a verdict needs an inspected image")

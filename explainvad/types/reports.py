@@ -9,6 +9,7 @@ from typing import Protocol
 
 from explainvad.errors import NotFittedError
 from explainvad.types.records import ImageRecord
+from explainvad.types.statistics import AuditResult, DetectionPower, LotStatistics
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
@@ -30,30 +31,6 @@ class LotInfo:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Interval:
-    """An estimate with its confidence interval: Clopper-Pearson for rates, bootstrap for metrics."""
-
-    estimate: float
-    lower: float
-    upper: float
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LotStatistics:
-    """Counts that reconcile, and what may be said of the lot as a whole."""
-
-    n_files: int
-    n_inspected: int
-    counts: Mapping[str, int]  # by Decision value, zeros included; adds up to n_files
-    reject_rate: Interval | None  # of the inspected; None when nothing was inspected
-    defer_rate: Interval | None
-    expected_false_rejects: float  # at most, if every inspected part were normal: alpha * n_inspected
-    fdr_level: float
-    fdr_rejected: tuple[str, ...]  # image ids on the Benjamini-Hochberg list at fdr_level
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class CalibrationFacts:
     """What calibration found and what it can promise. Scores are fused scores, map values fused-map units."""
 
@@ -72,6 +49,11 @@ class CalibrationFacts:
     gamma: float  # level of each deferral rule (epistemic, acquisition)
     n_def: int = 0  # labelled defects; without them nothing is ever accepted
     beta: float | None = None
+    scheme: str = "split"  # or "leave-one-out": few reference images, each judged by all the others
+    cell: str = ""  # of Mondrian calibration; these facts hold for its images
+    cells: tuple[CalibrationFacts, ...] = ()  # one for each cell, where there are several
+    n_synthetic: int = 0  # synthetic defects that the probabilities were calibrated on
+    power: DetectionPower | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,6 +114,7 @@ class LotReport:
     provenance: Provenance
     run_dir: Path
     renderer: Renderer | None = None  # injected by the pipeline, so that these values know no stage
+    audit: AuditResult | None = None  # what a person found in a random sample, once that is recorded
 
     def render(
         self, out: str | Path | None = None, formats: Sequence[str] = ("pdf", "html", "csv", "json")

@@ -62,7 +62,7 @@ def test_csv_escapes_every_formula_start(tmp_path: Path, start: str) -> None:
 def test_json_is_the_whole_report_in_canonical_form(lot_report: LotReport) -> None:
     data = report_json(lot_report)
     document = json.loads(data)
-    assert set(document) == {"lot", "records", "statistics", "model", "provenance"}
+    assert set(document) == {"lot", "records", "statistics", "model", "provenance", "audit"}
     assert rfc8785.dumps(document) == data
     assert document["records"][4]["verdict"]["p_value"] == 1 / 96
     assert document["records"][4]["findings"][0]["region"]["mask"]["counts"]
