@@ -15,15 +15,16 @@ from explainvad.detection.reconstruction.features import FeatureReconstruction
 from explainvad.errors import UsageError
 from explainvad.types import ImageScore, InspectionImage, Progress, ScorerCard
 
-# What the profile lacks of the full ensemble; every line is printed in the report
-MISSING = {
-    "embedded": (
-        "CLIP scorer: not used, the embedded profile has no weights for it",
-        "large pretrained backbone: not used, features are those of the small one that ships with the package",
-        "SAM refinement: not used, regions are cut by the calibrated threshold",
-        "language model: not used, sentences are written from measured facts",
-    )
-}
+MISSING = (
+    "CLIP scorer: not used, the embedded profile has no weights for it",
+    "large pretrained backbone: not used, features are those of the small one that ships with the package",
+    "SAM refinement: not used, regions are cut by the calibrated threshold",
+    "language model: not used, sentences are written from measured facts",
+)
+MISSING_OF_FEW = (
+    "reconstruction scorer: not used, too few reference images to train it and to calibrate it on others",
+    "adaptation of the backbone: not done, for the same reason",
+)
 
 
 def resolve_device(device: str) -> str:
@@ -42,8 +43,10 @@ class EmbeddedEnsemble:
 
     profile = "embedded"
 
-    def __init__(self, backbone: EmbeddedBackbone, reconstruction: FeatureReconstruction, bank: MemoryBank) -> None:
-        self.backbone, self.reconstruction, self.bank = backbone, reconstruction, bank
+    def __init__(
+        self, backbone: EmbeddedBackbone, bank: MemoryBank, reconstruction: FeatureReconstruction | None
+    ) -> None:
+        self.backbone, self.bank, self.reconstruction = backbone, bank, reconstruction
 
     @classmethod
     def fit(
@@ -57,35 +60,52 @@ class EmbeddedEnsemble:
         reconstruction_steps: int,
         bank_rows: int,
         device: str,
+        few: bool = False,
         progress: Progress | None = None,
     ) -> Self:
-        """Adapt the shipped backbone to the FIT images, then fit both scorers to what it makes of them."""
+        """Adapt the shipped backbone to the FIT images, then fit both scorers to what it makes of them.
+
+        ``few`` images can be calibrated by leaving each out of the memory bank; what is trained on all of
+        them, adaptation and reconstruction, cannot take part in that.
+        """
         backbone = EmbeddedBackbone.shipped(resolution, resolve_device(device))
+        bank = MemoryBank(backbone, bank_rows, separate=few)
+        if few:
+            bank.fit(images, seed)
+            return cls(backbone, bank, None)
         if adaptation_steps:
-            backbone = adapt(
+            backbone = bank.backbone = adapt(
                 backbone, images, steps=adaptation_steps, minutes=adaptation_minutes, seed=seed, progress=progress
             )
         reconstruction = FeatureReconstruction(backbone, reconstruction_steps, progress=progress)
-        bank = MemoryBank(backbone, bank_rows)
         reconstruction.fit(images, seed)
         bank.fit(images, seed)
-        return cls(backbone, reconstruction, bank)
+        return cls(backbone, bank, reconstruction)
+
+    def without(self, images: Sequence[int]) -> Self:
+        """The ensemble of ``few`` images as it would be without some of them."""
+        return type(self)(self.backbone, self.bank.without(images), self.reconstruction)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What the full ensemble has and this one lacks; every line is printed in the report."""
+        return MISSING if self.reconstruction else (*MISSING, *MISSING_OF_FEW)
+
+    @property
+    def _scorers(self) -> tuple[FeatureReconstruction | MemoryBank, ...]:
+        return (self.reconstruction, self.bank) if self.reconstruction else (self.bank,)
 
     def score(self, image: InspectionImage) -> list[ImageScore]:
-        """Both scorers' scores of one image; they share the backbone's forward pass."""
-        return [*self.reconstruction.score([image]), *self.bank.score([image])]
+        """The scorers' scores of one image; they share the backbone's forward pass."""
+        return [score for scorer in self._scorers for score in scorer.score([image])]
 
     def cards(self) -> tuple[ScorerCard, ...]:
         """For the report's model card."""
-        return self.reconstruction.card(), self.bank.card()
+        return tuple(scorer.card() for scorer in self._scorers)
 
     def state(self) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, Any]]:
         """Arrays and settings by component."""
-        states = {
-            "backbone": self.backbone.state(),
-            FeatureReconstruction.name: self.reconstruction.state(),
-            MemoryBank.name: self.bank.state(),
-        }
+        states = {"backbone": self.backbone.state(), **{scorer.name: scorer.state() for scorer in self._scorers}}
         return {n: arrays for n, (arrays, _) in states.items()}, {n: settings for n, (_, settings) in states.items()}
 
     @classmethod
@@ -95,6 +115,6 @@ class EmbeddedEnsemble:
         backbone = EmbeddedBackbone.restore(arrays["backbone"], settings["backbone"], resolve_device(device))
         return cls(
             backbone,
-            FeatureReconstruction.restore(arrays[r], settings[r], backbone),
             MemoryBank.restore(arrays[b], settings[b], backbone),
+            FeatureReconstruction.restore(arrays[r], settings[r], backbone) if r in settings else None,
         )

@@ -4,6 +4,9 @@ Roth et al., "Towards Total Recall in Industrial Anomaly Detection" (PatchCore, 
 M of normal features, and for a test patch m_test the distance to its nearest m* in M. Two additions: a patch's place
 in the image is part of its feature, and the distance is judged against what is usual at that place, measured on
 the reference images with their own patches left out.
+
+The bank's members for the epistemic part of the doubt are bootstrapped: the reference images are dealt to blocks, and
+a member holds the rows of the blocks that a resample with replacement drew. One search serves all members.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
@@ -18,7 +22,7 @@ from torch import Tensor
 
 from explainvad.detection.coreset import greedy_k_centre
 from explainvad.detection.frames import gaussian_blur, to_frame, top_mean
-from explainvad.detection.neighbors import nearest
+from explainvad.detection.neighbors import nearest, nearest_by_block
 from explainvad.errors import NotFittedError
 from explainvad.types import ImageScore, InspectionImage, ScorerCard
 
@@ -29,6 +33,9 @@ SPREAD_FLOOR = 0.5  # of the mean spread, added to the spread at a place
 LEFT_OUT = 24  # reference images, at most, that measure the usual distance
 SIGMA = 0.7  # patches, blur of the map
 TOP = 0.004  # share of patches whose mean distance is the image's score
+BLOCKS = 16  # of reference images that are resampled together
+MEMBERS = 16  # bootstrapped banks
+EACH_OF_FEW, CANDIDATES_OF_FEW = 400, 2000  # rows of an image, and patches they are chosen from, where each is separate
 
 
 class Backbone(Protocol):
@@ -48,20 +55,25 @@ class Backbone(Protocol):
 
 
 class MemoryBank:
-    """PatchCore-style memory bank; the unit of its score is deviations of the distance usual at a place."""
+    """PatchCore-style memory bank; the unit of its score is deviations of the distance usual at a place.
+
+    ``separate``, for few images: every image contributes rows chosen from its own patches alone, and distances are
+    taken as they are. The bank of some of the images is then a part of the bank of all, so that a score against all
+    of them is never larger than a score against some.
+    """
 
     name = "memory_bank"
 
-    def __init__(self, backbone: Backbone, rows: int) -> None:
-        self.backbone, self.rows = backbone, rows
-        # bank (M, d + 2); usual (2, PLACES, PLACES); origin (M, 3)
+    def __init__(self, backbone: Backbone, rows: int, separate: bool = False) -> None:
+        self.backbone, self.rows, self.separate = backbone, rows, separate
+        # bank (M, d + 2), ordered by block; usual (2, PLACES, PLACES); origin (M, 3)
         self.arrays: dict[str, Tensor] = {}
         self.facts: dict[str, str] = {}
 
     def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
         """Fill the bank; an image contributes its share of MAX_CANDIDATES, drawn at random."""
         generator = torch.Generator().manual_seed(seed)
-        share = max(1, MAX_CANDIDATES // len(images))
+        share = CANDIDATES_OF_FEW if self.separate else max(1, MAX_CANDIDATES // len(images))
         features, origins, places, seen = [], [], [], 0
         for i, image in enumerate(images):
             grid = self.backbone.features(image)
@@ -72,12 +84,35 @@ class MemoryBank:
             origins.append(torch.cat((torch.full((len(keep), 1), i), place), dim=1))
             places.append(place * PLACES // torch.tensor(grid.shape[1:]))
         candidates, origin = torch.cat(features), torch.cat(origins)
-        # features this short are compared as they are
-        picked = greedy_k_centre(candidates, min(self.rows, len(candidates)), generator, candidates.shape[1])
+        picked = self._choose(features if self.separate else [candidates], generator)
+        picked = picked[torch.argsort(origin[picked, 0] % BLOCKS, stable=True)]
         bank, origin = candidates[picked].contiguous(), origin[picked].to(torch.int32)
-        usual = _usual_distance(bank, origin[:, 0], features[:LEFT_OUT], places)
+        usual = torch.stack((torch.zeros(PLACES, PLACES), torch.ones(PLACES, PLACES)))
+        if not self.separate:
+            usual = _usual_distance(bank, origin[:, 0], features[:LEFT_OUT], places)
         self.arrays = {"bank": bank, "usual": usual, "origin": origin}
         self.facts = {"bank": f"{len(picked):,} rows of {seen:,} patches from {len(images)} images"}
+
+    def _choose(self, sets: Sequence[Tensor], generator: torch.Generator) -> Tensor:
+        """Indices, over all ``sets`` in a row, of a coreset of each."""
+        most = EACH_OF_FEW if self.separate else self.rows
+        picked, start = [], 0
+        for rows in sets:
+            # features this short are compared as they are, without a projection
+            picked.append(start + greedy_k_centre(rows, min(most, len(rows)), generator, rows.shape[1]))
+            start += len(rows)
+        return torch.cat(picked)
+
+    def without(self, images: Sequence[int]) -> Self:
+        """The bank without the rows of some of the images that it was fitted to."""
+        a = self._fitted()
+        kept = ~torch.isin(a["origin"][:, 0], torch.tensor(images, dtype=torch.int32))
+        if not kept.any():
+            raise ValueError(f"a bank needs an image, but all {len(images)} were left out")
+        bank = type(self)(self.backbone, self.rows, self.separate)
+        bank.arrays = {"bank": a["bank"][kept], "usual": a["usual"], "origin": a["origin"][kept]}
+        bank.facts = self.facts
+        return bank
 
     @staticmethod
     def _with_place(grid: Tensor) -> Tensor:
@@ -95,15 +130,28 @@ class MemoryBank:
     def _score(self, image: InspectionImage) -> ImageScore:
         a = self._fitted()
         grid = self.backbone.features(image)
-        distance, index = nearest(self._with_place(grid), a["bank"])
+        edges, resamples = self._blocks()
+        distance, index, by_block = nearest_by_block(self._with_place(grid), a["bank"], edges)
         mean, spread = F.interpolate(a["usual"][None], size=grid.shape[1:], mode="bilinear", align_corners=False)[0]
-        smooth = gaussian_blur((distance.reshape(grid.shape[1:]) - mean) / spread, SIGMA)
+        smooth, *members = (
+            gaussian_blur((d.reshape(grid.shape[1:]) - mean) / spread, SIGMA)
+            for d in (distance, *(by_block[drawn].amin(0) for drawn in resamples))
+        )
         return ImageScore(
             scorer=self.name,
             value=top_mean(smooth, TOP),
             anomaly_map=to_frame(smooth, image.height, image.width),
             evidence={"neighbour": a["origin"][index].reshape(*grid.shape[1:], 3).numpy()},
+            members=np.array([top_mean(m, TOP) for m in members], dtype=np.float32),
+            member_maps=torch.stack(members).numpy(),
         )
+
+    def _blocks(self) -> tuple[list[int], list[Tensor]]:
+        """Where each block's rows begin and end, and the blocks that each member's resample drew."""
+        blocks, sizes = torch.unique_consecutive(self._fitted()["origin"][:, 0] % BLOCKS, return_counts=True)
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.randint(len(blocks), (MEMBERS, len(blocks)), generator=generator)
+        return [0, *sizes.cumsum(0).tolist()], [resample.unique() for resample in drawn]
 
     def _fitted(self) -> dict[str, Tensor]:
         if not self.arrays:
@@ -112,13 +160,13 @@ class MemoryBank:
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and settings from which :meth:`restore` makes the same scorer."""
-        settings = {"rows": self.rows, "facts": dict(self.facts)}
+        settings = {"rows": self.rows, "separate": self.separate, "facts": dict(self.facts)}
         return {k: v.numpy() for k, v in self._fitted().items()}, settings
 
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any], backbone: Backbone) -> Self:
         """Rebuild a fitted bank on the same backbone."""
-        scorer = cls(backbone, settings["rows"])
+        scorer = cls(backbone, settings["rows"], settings["separate"])
         scorer.arrays = {k: torch.from_numpy(v) for k, v in arrays.items()}
         scorer.facts = dict(settings["facts"])
         return scorer
@@ -128,7 +176,8 @@ class MemoryBank:
         return ScorerCard(
             name=self.name,
             family="memory bank",
-            summary="Distance of each patch to the nearest normal patch of a coreset, in deviations usual at its place",
+            summary="Distance of each patch to the nearest normal patch of a coreset"
+            + ("" if self.separate else ", in deviations usual at its place"),
             source="Roth et al., Towards Total Recall in Industrial Anomaly Detection, CVPR 2022",
             weights=self.backbone.weights,
             facts={"features": self.backbone.name, **self.backbone.facts, **self.facts},

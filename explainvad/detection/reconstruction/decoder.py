@@ -80,6 +80,25 @@ class FeatureDecoder(nn.Module):
         )
 
 
+def mc_dropout(decoder: FeatureDecoder, features: Tensor, position: Tensor, members: int, seed: int = 0) -> Tensor:
+    """Distances (members, N, groups) of ``members`` passes over features (N, channels) with dropout left on.
+
+    Gal & Ghahramani, "Dropout as a Bayesian Approximation" (ICML 2016). The masks come from ``seed`` alone, so an
+    image's answer does not depend on what was asked before. The decoder is in evaluation mode afterwards, and the
+    global generators are as they were.
+    """
+    dropout = [module for module in decoder.modules() if isinstance(module, nn.Dropout)]
+    with torch.random.fork_rng([features.device] if features.is_cuda else []):
+        torch.manual_seed(seed)
+        for module in dropout:
+            module.train()
+        try:
+            distance: Tensor = decoder(features.expand(members, -1, -1), position)
+        finally:
+            decoder.eval()
+    return distance
+
+
 def loose_loss(distance: Tensor, easy_share: float, easy_weight: float = 0.1) -> Tensor:
     """Mean distance, where the ``easy_share`` of best reconstructed points counts ``easy_weight`` of the others.
 

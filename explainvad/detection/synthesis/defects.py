@@ -235,14 +235,18 @@ KINDS: dict[str, Callable[[Dice, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
 }  # fmt: skip
 
 
-def blend_defects(dice: Dice, picture: Tensor, donor: Tensor, kinds: tuple[str, ...] = ()) -> tuple[Tensor, Tensor]:
-    """Blend one to three defects into ``picture``, float32 (3, n, n) on [0, 1]; ``donor`` is another picture like it.
+def blend_defects(
+    dice: Dice, picture: Tensor, donor: Tensor, kinds: tuple[str, ...] = (), count: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Blend defects into ``picture``, float32 (3, n, n) on [0, 1]: ``count`` of them, or one to three by chance.
+
+    ``donor`` is another picture like it.
 
     Returns the altered picture, clipped to [0, 1], and the mask of what visibly changed, bool (n, n), which may be
     empty: a defect that nobody could see is none. ``kinds`` restricts what is drawn.
     """
     altered, shape = picture, torch.zeros(picture.shape[1:])
-    for _ in range(dice.choice((1, 1, 1, 2, 2, 3))):
+    for _ in range(count or dice.choice((1, 1, 1, 2, 2, 3))):
         altered, cover = KINDS[dice.choice(kinds or tuple(KINDS))](dice, altered, donor)
         shape = torch.maximum(shape, cover)
     altered = altered.clamp(0, 1)
