@@ -20,7 +20,7 @@ from explainvad.types import ImageScore
 # cot(pi) is minus infinity.
 LARGEST_RANK = 0.9
 SMALLEST_LOG_RANK = -600.0  # exp(-600) is far beyond any tail and still a normal number
-TAIL_SHARE = 0.25  # of NORM, from which the tail's scale is estimated
+TAIL_INDEX = 2.0  # of the power law beyond the NORM maximum
 MAP_QUANTILES = (0.9, 0.995)  # EfficientAD's q_a and q_b (Batzner et al., WACV 2024)
 
 
@@ -29,8 +29,9 @@ class TailRank:
     """Survival rank of a score among NORM scores, continuous and strictly decreasing beyond their maximum.
 
     Between order statistics log u is interpolated; at the i-th largest of n values u = (i + 1) / (n + 1), the
-    conformal rank. Above the maximum the tail is exponential, with the mean excess of the largest quarter as scale
-    (the maximum-likelihood estimate; the generalised Pareto with shape 0). The extension changes power, never validity.
+    conformal rank. Above the maximum u = u_max (1 + e / scale)^-2 for an excess e, with half the standard deviation of
+    the scores as scale: a power law, by which 1 / u, what the Cauchy combination adds up, grows as the square of the
+    standardised excess. The extension changes power, never validity; docs/tail_extension.md compares it with others.
     """
 
     ordered: NDArray[np.float64]  # ascending, without repetitions
@@ -44,15 +45,16 @@ class TailRank:
         n = len(ordered)
         if n < 2:
             raise ValueError(f"a rank needs at least 2 NORM scores, got {n}")
-        tail = ordered[-max(2, round(TAIL_SHARE * n)) :]
-        spread = float(np.mean(tail[1:] - tail[0])) or float(np.mean(ordered - ordered[0])) or 1.0
+        # of the differences from the smallest, which are exact zeros where all are equal
+        scale = float(np.std(ordered - ordered[0])) / 2 or 1.0
         values, first = np.unique(ordered, return_index=True)
-        return cls(values, np.log((n - first + 1.0) / (n + 1.0)), spread)
+        return cls(values, np.log((n - first + 1.0) / (n + 1.0)), scale)
 
     def log(self, score: float) -> float:
         """log u, in [SMALLEST_LOG_RANK, 0]."""
         excess = max(0.0, score - float(self.ordered[-1])) / self.scale
-        return max(SMALLEST_LOG_RANK, float(np.interp(score, self.ordered, self.log_rank)) - excess)
+        tail = TAIL_INDEX * float(np.log1p(excess))
+        return max(SMALLEST_LOG_RANK, float(np.interp(score, self.ordered, self.log_rank)) - tail)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,12 +37,12 @@ def test_ties_in_norm_count_all_that_are_as_large() -> None:
     assert [math.exp(rank.log(s)) for s in (7, 2, 1)] == pytest.approx([2 / 6, 5 / 6, 1.0])
 
 
-def test_the_tail_falls_by_e_with_each_mean_excess() -> None:
-    # The largest quarter of 12 scores is 9, 10, 17: the excesses over 9 are 1 and 8, their mean 4.5
-    rank = TailRank.fit(np.array([*range(11), 17.0]))
-    assert rank.scale == 4.5
-    assert rank.log(17 + 4.5) == pytest.approx(math.log(2 / 13) - 1)
-    assert rank.log(17 + 9.0) == pytest.approx(math.log(2 / 13) - 2)
+def test_beyond_the_maximum_the_rank_falls_by_a_power_law() -> None:
+    # The mean of these scores is 5, their variance (4 * 9 + 4 * 1) / 8 = 5
+    rank = TailRank.fit(np.array([2.0, 2.0, 4.0, 4.0, 6.0, 6.0, 8.0, 8.0]))
+    assert rank.scale == pytest.approx(math.sqrt(5) / 2)
+    for excess, share in ((0, 1), (1, 4), (2, 9), (9, 100), (999, 10**6)):
+        assert rank.log(8.0 + excess * rank.scale) == pytest.approx(math.log(3 / 9) - math.log(share))
 
 
 @given(norms)
@@ -114,11 +114,16 @@ def test_constant_norm_scores_still_rank() -> None:
     rank = TailRank.fit(np.full(3, score))
     assert rank.scale == 1.0
     assert rank.log(score - 1) == rank.log(score) == 0.0
-    assert rank.log(score + 1) == pytest.approx(-1)
+    assert rank.log(score + 1) == pytest.approx(-2 * math.log(2))
 
 
-def test_a_tied_tail_takes_its_scale_from_all_of_norm() -> None:
-    assert TailRank.fit(np.array([0.0, 2.0, 6.0, 6.0, 6.0, 6.0, 6.0, 6.0])).scale == 38 / 8
+def test_two_alarms_of_many_deviations_add_as_squares() -> None:
+    # 1 / u is nearly pi times the cotangent, and grows as the square of the excess
+    scale = {name: rank.scale for name, rank in FUSION.ranks.items()}
+    far = [fused(19.0 + 300 * scale["a"], 0.0), fused(0.0, NORM["b"][-1] + 400 * scale["b"])]
+    both = fused(19.0 + 300 * scale["a"], NORM["b"][-1] + 400 * scale["b"])
+    assert 10**both == pytest.approx(10 ** far[0] + 10 ** far[1], rel=1e-3)
+    assert both == pytest.approx(fused(19.0 + 500 * scale["a"], 0.0), abs=1e-2)
 
 
 @pytest.mark.parametrize("values", [{"a": 1.0}, {"a": 1.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": 1.0}, {}])
