@@ -1,8 +1,8 @@
 """Acquisition gates: was this picture taken like the reference pictures?
 
 A p-value holds for images exchangeable with the calibration images. A blurred, overexposed or foreign picture is
-not; then the honest answer is to defer. Every feature is a median or a trimmed mean over the picture, so that a defect,
-which is local, hardly moves it.
+not; then the honest answer is to defer. Every feature is robust over the picture (a percentile, a trimmed mean, a best
+fit), so that a defect, which is local, hardly moves it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,17 @@ MEANINGS = {
     "exposure": "mean luminance without the darkest and brightest tenth, 0 to 255",
     "contrast": "interquartile range of the luminance, grey levels",
     "likeness": "difference from the most similar reference image, standardised thumbnails",
+    "framing": "displacement against the median reference image, as a share of the picture's sides",
 }
-ONE_SIDED = {"likeness"}  # no picture is too similar to its references
+ONE_SIDED = {"likeness", "framing"}  # no picture is too similar to its references, or too exactly in their place
 
 
-def acquisition_features(image: InspectionImage, likeness: float) -> dict[str, float]:
-    """The gates' features of an image; ``likeness`` is the distance to its nearest reference, >= 0."""
+def acquisition_features(image: InspectionImage, likeness: float, framing: float) -> dict[str, float]:
+    """The gates' features of an image.
+
+    ``likeness`` is the distance to its nearest reference, ``framing`` its displacement against the references as a
+    share of its sides; both >= 0.
+    """
     luminance = image.pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     low, quarter, three_quarters, high = np.percentile(luminance, (10, 25, 75, 90))
     middle = luminance[(luminance >= low) & (luminance <= high)]
@@ -35,6 +40,7 @@ def acquisition_features(image: InspectionImage, likeness: float) -> dict[str, f
         "exposure": float(middle.mean()),
         "contrast": float(three_quarters - quarter),
         "likeness": likeness,
+        "framing": framing,
     }
 
 

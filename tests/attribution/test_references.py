@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from explainvad.attribution import references
-from explainvad.attribution.references import LARGEST, THUMBNAIL, ReferenceGallery, thumbnail
+from explainvad.attribution.references import LARGEST, REACH, THUMBNAIL, ReferenceGallery, thumbnail
 from explainvad.types import InspectionImage
 
 
@@ -59,6 +60,57 @@ def test_a_local_defect_hardly_moves_the_distance_and_another_part_does() -> Non
     damaged[10:20, 20:32] = 255  # 1 % of the picture
     distances = [gallery.nearest(picture(pixels))[0].distance for pixels in (damaged, other)]
     assert 0 < distances[0] < 0.2 * distances[1]
+
+
+def scene(down: int = 0, right: int = 0) -> NDArray[np.uint8]:
+    """Blobs on a ground, moved by whole thumbnail pixels: uint8 (96, 120, 3)."""
+    coarse = gaussian_filter(np.random.default_rng(3).standard_normal((40, 40)), 1.5)
+    part = coarse[8 - down : 32 - down, 8 - right : 32 - right]
+    grey = np.kron(128 + 400 * part, np.ones((96 // THUMBNAIL, 120 // THUMBNAIL)))
+    return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("moved", [(0, 0), (1, 0), (0, -1), (-3, 2), (5, 5), (-6, 0), (0, 6)])
+def test_the_displacement_is_measured_in_shares_of_the_sides(moved: tuple[int, int]) -> None:
+    gallery = ReferenceGallery.fit([picture(scene()) for _ in range(3)])
+    assert gallery.displacement(picture(scene(*moved))) == pytest.approx(np.hypot(*moved) / THUMBNAIL, abs=0.006)
+
+
+@pytest.mark.parametrize(("x", "y"), [(63, 50), (67, 50), (60, 53), (54, 44)])
+def test_displacements_below_a_thumbnail_pixel_are_told_apart(x: int, y: int) -> None:
+    gallery = ReferenceGallery.fit([picture(disc(60, 50)) for _ in range(3)])
+    share = np.hypot((x - 60) / 120, (y - 50) / 96)
+    assert gallery.displacement(picture(disc(x, y))) == pytest.approx(share, abs=0.4 / THUMBNAIL)
+    assert gallery.displacement(picture(disc(60, 50, brightness=0.8))) < 0.005
+
+
+def test_the_displacement_is_against_most_references() -> None:
+    gallery = ReferenceGallery.fit([picture(disc(x, 50)) for x in (84, 60, 60, 60)])
+    assert gallery.displacement(picture(disc(60, 50))) < 0.01
+    assert gallery.displacement(picture(disc(84, 50))) == pytest.approx(24 / 120, abs=0.01)
+
+
+@pytest.mark.parametrize(("place", "most"), [((5, 80), 0.01), ((40, 30), 0.03)])  # beside the disc, and over its rim
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_local_defect_hardly_displaces_a_picture(place: tuple[int, int], most: float, colour: int) -> None:
+    gallery = ReferenceGallery.fit([picture(disc(60, 50)) for _ in range(3)])
+    damaged = disc(60, 50)
+    damaged[place[0] : place[0] + 20, place[1] : place[1] + 25] = colour  # 4 % of the picture
+    assert gallery.displacement(picture(damaged)) < most
+
+
+def test_displacements_that_fit_equally_well_count_as_none() -> None:
+    plain = np.full((48, 48, 3), 90, dtype=np.uint8)
+    assert ReferenceGallery.fit([picture(plain)]).displacement(picture(plain)) == 0.0
+    stripes = plain.copy()
+    stripes[:, ::8] = 200  # a strip without end, which fits wherever it is moved along itself
+    gallery = ReferenceGallery.fit([picture(stripes)])
+    assert gallery.displacement(picture(stripes)) == 0.0
+
+
+def test_a_displacement_beyond_the_reach_stays_in_the_range() -> None:
+    gallery = ReferenceGallery.fit([picture(disc(20, 20))])
+    assert 0.1 < gallery.displacement(picture(disc(100, 80))) <= (REACH + 0.5) * np.sqrt(2) / THUMBNAIL
 
 
 def test_pictures_are_kept_readable_and_not_enlarged(monkeypatch: pytest.MonkeyPatch) -> None:
