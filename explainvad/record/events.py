@@ -11,6 +11,9 @@ fallback         text                                                           
 image            an ImageRecord                                                         once for each file
 run_finished     LotStatistics; this line's hash is the *results head*                  once
 report_rendered  files {name: sha256}                                                   after run_finished
+audit_drawn      an AuditDraw                                                           after run_finished; one open
+                                                                                        draw at a time
+audit_recorded   an AuditResult; sha256 of the table that was taken in                  behind its draw
 ===============  =====================================================================  ===================
 """
 
@@ -23,11 +26,15 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from explainvad.record.audits import AuditDraw, AuditTrail, results_file
 from explainvad.record.ledger import LedgerError, Line
 from explainvad.record.storage import ARTIFACT_FOLDERS, is_artifact_path
-from explainvad.types import Decision, ImageRecord, LotInfo, LotStatistics, ModelCard
+from explainvad.types import AuditResult, Decision, ImageRecord, LotInfo, LotStatistics, ModelCard
 
 T = TypeVar("T")
+
+_PASSED = (Decision.NOT_FLAGGED, Decision.ACCEPT)
+_AFTERWARDS = ("report_rendered", "audit_drawn", "audit_recorded")  # all that may follow run_finished
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +73,8 @@ class Resumption:
 RECORD = TypeAdapter(ImageRecord)
 STATISTICS = TypeAdapter(LotStatistics)
 RESUMPTION = TypeAdapter(Resumption)
+DRAW = TypeAdapter(AuditDraw)
+_AUDIT = TypeAdapter(AuditResult)
 _START = TypeAdapter(RunStart)
 _TEXTS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
@@ -109,6 +118,16 @@ def _start_from_json(body: Mapping[str, Any]) -> RunStart:
     return from_json(_START, {**body, "files": files})
 
 
+def audit_to_json(result: AuditResult, sha256: str) -> dict[str, Any]:
+    """Return the body of ``audit_recorded``; ``sha256`` is that of the table with the results."""
+    return {**to_json(_AUDIT, result), "sha256": sha256}
+
+
+def _audit_from_json(body: Mapping[str, Any]) -> tuple[AuditResult, str]:
+    digest = from_json(_TEXTS, {"sha256": body["sha256"]})["sha256"]
+    return from_json(_AUDIT, {key: value for key, value in body.items() if key != "sha256"}), digest
+
+
 @dataclass(slots=True)
 class History:
     """The state that the lines of a ledger add up to."""
@@ -125,6 +144,8 @@ class History:
     head: str | None = None  # of the results: hash of the run_finished line
     n_lines: int = 0  # up to the results head
     rendered: dict[str, str] = field(default_factory=dict)  # name -> sha256, the latest of each
+    rendered_after: dict[str, int] = field(default_factory=dict)  # name -> how many audits it can tell of
+    audits: AuditTrail = field(default_factory=AuditTrail)
 
     @classmethod
     def of(cls, lines: Iterable[Line]) -> History:
@@ -144,12 +165,18 @@ class History:
         """Image ids that have no line yet, in the lot's order."""
         return [image_id for image_id in self.files if image_id not in self.records]
 
+    @property
+    def passed(self) -> list[ImageRecord]:
+        """The images recorded so far that were neither flagged nor left out, in the lot's order."""
+        records = (self.records.get(image_id) for image_id in self.files)
+        return [record for record in records if record is not None and record.decision in _PASSED]
+
     def apply(self, line: Line) -> None:
         """Take one line into account. Raises LedgerError, and changes nothing, when it cannot be right."""
         try:
             if (line.number == 1) != (line.event == "run_started"):
                 raise ValueError("line 1 must be run_started, and no other line")
-            if self.finished != (line.event == "report_rendered"):
+            if self.finished != (line.event in _AFTERWARDS):
                 raise ValueError(f"out of place {'behind' if self.finished else 'before'} run_finished")
             self._take(line)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -180,6 +207,10 @@ class History:
             if (got := getattr(statistics, name)) != expected:
                 raise ValueError(f"the statistics do not add up: {name} must be {expected}, got {got}")
 
+    def check_draw(self, draw: AuditDraw) -> None:
+        """Raise ValueError unless ``draw`` is the next one, of the images that passed."""
+        self.audits.check_draw(draw, [record.image_id for record in self.passed])
+
     def _take(self, line: Line) -> None:
         match line.event:
             case "run_started":
@@ -203,5 +234,15 @@ class History:
             case "report_rendered":
                 files = from_json(_TEXTS, line.body["files"])
                 self.rendered.update(files)
+                self.rendered_after.update(dict.fromkeys(files, len(self.audits.results)))
+            case "audit_drawn":
+                draw = from_json(DRAW, line.body)
+                self.check_draw(draw)
+                self.audits.draws.append(draw)
+            case "audit_recorded":
+                result, digest = _audit_from_json(line.body)
+                self.audits.check_result(result)
+                self.audits.results.append(result)
+                self.audits.files[results_file(result.n_draws)] = digest
             case _:
                 raise ValueError("unknown event")

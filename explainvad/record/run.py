@@ -1,7 +1,7 @@
 """A run: the inspection of one lot, recorded so that it can be resumed at any moment.
 
 The folder holds ``ledger.jsonl``, the artifacts that its lines name (``maps/``, ``masks/``, ``evidence/``) and,
-later, the rendered report files. An image's artifacts are durable before its line is written, and
+later, the rendered report files and ``audit/``. An image's artifacts are durable before its line is written, and
 the line before :meth:`Run.add` returns: a recorded image always has its files, and a killed run goes on with the
 first image that has no line.
 """
@@ -15,13 +15,16 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from explainvad.errors import RunConflictError, StorageError, UsageError
+from explainvad.record.audits import AUDIT_FOLDER, AuditDraw, AuditTrail, results_file
 from explainvad.record.events import (
+    DRAW,
     RECORD,
     RESUMPTION,
     STATISTICS,
     History,
     Resumption,
     RunStart,
+    audit_to_json,
     start_to_json,
     to_json,
 )
@@ -35,7 +38,7 @@ from explainvad.record.storage import (
     sync_folder,
     write_below,
 )
-from explainvad.types import ImageRecord, LotReport, LotStatistics, Provenance, Renderer
+from explainvad.types import AuditResult, ImageRecord, LotReport, LotStatistics, Provenance, Renderer
 
 _SHOWN_DIFFERENCES = 6
 
@@ -73,7 +76,7 @@ class Run:
 
     @classmethod
     def reopen(cls, run_dir: str | Path) -> Self:
-        """Open a finished run to note rendered files. Raises UsageError when there is none, else as :meth:`open`."""
+        """Open a finished run for its report and audits. Raises UsageError when there is none, else as :meth:`open`."""
         root = Path(run_dir)
         _read_finished(root)
         ledger = Ledger.open(root / LEDGER)
@@ -92,6 +95,26 @@ class Run:
     def done(self) -> Mapping[str, ImageRecord]:
         """The recorded images by image_id."""
         return MappingProxyType(self._history.records)
+
+    @property
+    def passed(self) -> list[ImageRecord]:
+        """The recorded images that were neither flagged nor left out, in the lot's order."""
+        return self._history.passed
+
+    @property
+    def head(self) -> str | None:
+        """The results head; None before the results are complete."""
+        return self._history.head
+
+    @property
+    def finished_at(self) -> str:
+        """When the results were completed, ISO 8601 in UTC; empty before that."""
+        return self._history.finished_at
+
+    @property
+    def audits(self) -> AuditTrail:
+        """The audits so far, to be read only."""
+        return self._history.audits
 
     def add(self, record: ImageRecord, artifacts: Mapping[str, bytes]) -> None:
         """Record one image with its artifacts (path in maps/, masks/ or evidence/ -> bytes), durable on return.
@@ -132,8 +155,7 @@ class Run:
         So every ``report_rendered`` line changes something, and none can be cut off unnoticed.
         Raises UsageError for files outside the folder, or before the results are complete.
         """
-        if not self.finished:
-            raise UsageError(f"{self._root} is not finished; finish the run before its report is rendered")
+        self._refuse_unfinished("its report is rendered")
         root = self._root.resolve()
         digests = {}
         for file in map(Path, files):
@@ -144,6 +166,28 @@ class Run:
                 digests[name] = file_sha256(root, name)
         if not digests.items() <= self._history.rendered.items():
             self._append("report_rendered", {"files": digests})
+
+    def add_draw(self, draw: AuditDraw) -> None:
+        """Record that a sample was drawn.
+
+        Raises ValueError unless it is the next draw, of images that passed; UsageError before the results are complete.
+        """
+        self._refuse_unfinished("it is audited")
+        self._history.check_draw(draw)
+        self._append("audit_drawn", to_json(DRAW, draw))
+
+    def add_audit(self, result: AuditResult, table: bytes) -> None:
+        """Record what was found in the open draw, and keep a copy of the table that says so; durable on return.
+
+        Raises ValueError for a result that is not of the open draw, StorageError when it cannot be written; the
+        draw is then still open.
+        """
+        self.audits.check_result(result)
+        body = audit_to_json(result, sha256_hex(table))
+        write_below(self._root, results_file(result.n_draws), table)
+        with storage_errors(self._root):
+            sync_folder(self._root / AUDIT_FOLDER)
+        self._append("audit_recorded", body)
 
     def close(self) -> None:
         """Release the folder for other processes."""
@@ -168,13 +212,17 @@ class Run:
     def _append(self, event: str, body: Mapping[str, Any]) -> None:
         self._history.apply(self._ledger.append(event, body))
 
+    def _refuse_unfinished(self, what: str) -> None:
+        if not self.finished:
+            raise UsageError(f"{self._root} is not finished; finish the run before {what}")
+
     def _refuse_finished(self) -> None:
         if self.finished:
             raise UsageError(f"{self._root} is finished and takes no more results; use another --out")
 
 
 def read_report(run_dir: str | Path, renderer: Renderer | None = None) -> LotReport:
-    """Rebuild the report of a finished run from its ledger alone.
+    """Rebuild the report of a finished run, with its latest audit, from its ledger alone.
 
     Raises UsageError when ``run_dir`` holds no run or an unfinished one, IntegrityError when the ledger is not
     what was written, StorageError when it cannot be read.
@@ -197,7 +245,8 @@ def read_report(run_dir: str | Path, renderer: Renderer | None = None) -> LotRep
         resumed=history.resumed,
     )
     records = tuple(history.records[image_id] for image_id in history.files)
-    return LotReport(start.lot, records, statistics, start.model, provenance, root, renderer)
+    audit = history.audits.results[-1] if history.audits.results else None
+    return LotReport(start.lot, records, statistics, start.model, provenance, root, renderer, audit)
 
 
 def report_id(head: str) -> str:

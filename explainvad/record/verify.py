@@ -1,7 +1,7 @@
 """Verification: proves that a run folder is what was written, or names the first thing in it that is not.
 
 What it can find by itself: every alteration, removal, insertion or reordering that does not rewrite the
-record consistently from the altered line to its end, in the artifacts and in the rendered reports. Whoever
+record consistently from the altered line to its end, in the artifacts, the audits and the rendered reports. Whoever
 can rewrite all of these together, PDF included, leaves nothing behind that contradicts itself; that is found only
 by comparing with a results head that was kept elsewhere (on paper, or in a signed PDF), which is what
 ``expected_head`` is for.
@@ -19,6 +19,7 @@ from pathlib import Path
 import pikepdf
 
 from explainvad.errors import IntegrityError, UsageError
+from explainvad.record.audits import audit_entries
 from explainvad.record.events import History
 from explainvad.record.ledger import GENESIS, LEDGER, LedgerError, Line, printable, read_lines, seal
 from explainvad.record.storage import artifact_entries, file_sha256, open_below, sha256_hex
@@ -88,6 +89,9 @@ def verify_run(run_dir: str | Path, *, expected_head: str | None = None) -> Veri
     # Compare the files with it; what it leaves out is a problem only where it is whole
     checked.append(f"{len(history.artifacts)} artifacts: present and unaltered")
     problems += _altered(root, history.artifacts)
+    if history.audits.files:
+        checked.append(f"{', '.join(history.audits.files)}: as taken in")
+        problems += _altered(root, history.audits.files)
     checked.append(f"{len(history.rendered)} report files: as they were rendered")
     problems += _altered(root, history.rendered)
     if sound:
@@ -96,9 +100,14 @@ def verify_run(run_dir: str | Path, *, expected_head: str | None = None) -> Veri
     for name in sorted({*history.rendered, *REPORT_FILES}):
         content = _content(root, name) if name.endswith((".pdf", ".json")) else None
         if content is not None and history.head is not None:
-            checked.append(f"{name}: made from this record")
+            told = history.rendered_after.get(name)
+            older = told is not None and told < len(history.audits.results)
+            checked.append(f"{name}: made from this record{', before the latest audit' if older else ''}")
             if name.endswith(".pdf"):
-                problems += _pdf_problems(name, content, root, data, history.head)
+                # An audit between two renderings changes report.json, and the PDF keeps the one of its own time
+                same_time = told == history.rendered_after.get("report.json")
+                beside = _content(root, "report.json") if same_time else None
+                problems += _pdf_problems(name, content, beside, data, history.head)
             else:
                 problems += _head_problems(name, content, history.head)
     return Verification(tuple(checked), tuple(problems), history.head)
@@ -147,15 +156,16 @@ def _altered(root: Path, digests: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def _unaccounted(root: Path, history: History) -> Iterator[Problem]:
-    """Find artifacts and report files that no line names."""
+    """Find artifacts, audit files and report files that no line names."""
     reports = (name for name in REPORT_FILES if os.path.lexists(root / name))
-    for name in (*artifact_entries(root), *reports):
-        if name not in history.artifacts and name not in history.rendered:
+    known = {*history.artifacts, *history.audits.names, *history.rendered}
+    for name in (*artifact_entries(root), *audit_entries(root), *reports):
+        if name not in known:
             yield Problem(name, "no ledger line accounts for this file")
 
 
-def _pdf_problems(name: str, content: bytes, root: Path, ledger: bytes, head: str) -> Iterator[Problem]:
-    """Compare what is attached to a PDF with the record beside it."""
+def _pdf_problems(name: str, content: bytes, beside: bytes | None, ledger: bytes, head: str) -> Iterator[Problem]:
+    """Compare what is attached to a PDF with the record, and with the report.json ``beside`` it that has to match."""
     try:
         with pikepdf.open(BytesIO(content)) as pdf:
             attached = {key: pdf.attachments[key].get_file().read_bytes() for key in pdf.attachments}
@@ -172,7 +182,6 @@ def _pdf_problems(name: str, content: bytes, root: Path, ledger: bytes, head: st
         elif head not in map(sha256_hex, lines):
             yield Problem(name, f"the attached {LEDGER} does not reach the results head {head}")
     if "report.json" in attached:
-        beside = _content(root, "report.json")
         if beside is not None and beside != attached["report.json"]:
             yield Problem(name, "the attached report.json is not the one in the folder")
         yield from _head_problems(f"{name}, attached report.json", attached["report.json"], head)

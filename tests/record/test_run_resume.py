@@ -87,7 +87,7 @@ def test_a_run_killed_at_any_moment_resumes(tmp_path: Path) -> None:
     start = make_start(25)
     unbroken = finished_run(tmp_path / "unbroken", start)
     run_dir = tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     rng = random.Random(5)
     for n_done in (0, 1, 9, 25):
         child = subprocess.Popen([sys.executable, "-c", CHILD, str(run_dir)], env=environment)

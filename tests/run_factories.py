@@ -130,7 +130,8 @@ def continue_run(run: Run, start: RunStart, until: int | None = None) -> None:
 def render(run_dir: Path) -> list[Path]:
     """Write what the real renderer writes, as far as verification looks into it."""
     report = read_report(run_dir)
-    summary = json.dumps({"head_hash": report.provenance.head_hash, "n": len(report.records)}).encode()
+    n_draws = report.audit and report.audit.n_draws
+    summary = json.dumps({"head_hash": report.provenance.head_hash, "audit": n_draws}).encode()
     attached = {"ledger.jsonl": (run_dir / "ledger.jsonl").read_bytes(), "report.json": summary}
     (run_dir / "report.json").write_bytes(summary)
     (run_dir / "results.csv").write_text("file,decision\n")
@@ -152,6 +153,20 @@ def finished_run(run_dir: Path, start: RunStart | None = None) -> Path:
     with Run.open(run_dir, start) as run:
         continue_run(run, start)
         run.note_rendered(render(run_dir))
+    return run_dir
+
+
+def passed_run(run_dir: Path, n_passed: int, **changes: Any) -> Path:
+    """A finished run, not rendered: a rejected file in front of ``n_passed`` that passed, every second by ACCEPT."""
+    start = make_start(1 + n_passed, **changes)
+    with Run.open(run_dir, start) as run:
+        for index, (image_id, file) in enumerate(start.files):
+            digest = hashlib.sha256(f"{start.lot.lot_id} {file}".encode()).hexdigest()
+            like = make_record(make_start(), 0 if index else 1)
+            assert like.verdict is not None
+            verdict = replace(like.verdict, decision=Decision.ACCEPT) if index and index % 2 == 0 else like.verdict
+            run.add(replace(like, image_id=image_id, file=file, sha256=digest, verdict=verdict), {})
+        run.finish(make_statistics(run.done.values()))
     return run_dir
 
 
