@@ -22,7 +22,7 @@ from safetensors.numpy import load, save
 
 from explainvad.errors import IntegrityError, ModelNotFoundError, StorageError, UsageError
 
-SCHEMA = 1
+SCHEMA = 2
 SUFFIX = ".evad"
 Tensors = dict[str, NDArray[Any]]
 

@@ -7,17 +7,18 @@ import sys
 import traceback
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from explainvad.cli_audit import audit_sample
 from explainvad.cli_backbone import export_backbone, train_backbone
+from explainvad.cli_fit import Config, Device, Group, GroupBy, fit, inspect, settings_from
+from explainvad.cli_sampling import sampling_plan_command
 from explainvad.errors import ExplainVADError, UsageError
 from explainvad.progress import progress
 
 if TYPE_CHECKING:
-    from explainvad.config import InspectionConfig
-    from explainvad.pipeline import Inspector
     from explainvad.types import LotReport
 
 EXIT_FOUND = 1
@@ -26,6 +27,7 @@ EXIT_INTEGRITY = 4
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 FORMATS = "pdf,html,csv,json"
+LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by"}  # what an analysis may set anew
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,21 +49,7 @@ class FailOn(StrEnum):
 
 Lot = Annotated[Path, typer.Argument(help="Folder of images; sub-folders are walked.", show_default=False)]
 RunDir = Annotated[Path, typer.Argument(help="Folder that analyze wrote.", show_default=False)]
-Config = Annotated[Path | None, typer.Option("--config", help="Settings in TOML.", show_default=False)]
 Formats = Annotated[str, typer.Option("--formats", help="Comma-separated, of pdf, html, csv and json.")]
-Device = Annotated[
-    str | None,
-    typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto when not given.", show_default=False),
-]
-Group = Annotated[
-    str | None,
-    typer.Option(
-        "--group",
-        help="Which images show one part: a regular expression on file names, or a CSV with the columns file,group. "
-        "Parts, not files, are dealt to the splits.",
-        show_default=False,
-    ),
-]
 
 
 @app.command()
@@ -82,35 +70,7 @@ def demo(
     _summary(report)
 
 
-@app.command()
-def fit(
-    reference: Annotated[list[Path], typer.Argument(help="Folders or files of normal images.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Model to write, NAME.evad.", show_default=False)],
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="Ensemble of scorers; embedded needs no weights.")
-    ] = None,
-    config: Config = None,
-    defects: Annotated[
-        Path | None,
-        typer.Option("--defects", help="Folder of labelled defects: makes ACCEPT possible.", show_default=False),
-    ] = None,
-    group: Group = None,
-    alpha: Annotated[float | None, typer.Option("--alpha", help="Most normal images rejected, as a share.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of splits, training and masks.")] = None,
-    device: Device = None,
-) -> None:
-    """Fit a model on images of normal parts."""
-    settings = _config(config, profile=profile, alpha=alpha, seed=seed, device=device)
-    from explainvad.bundle import require_target
-
-    require_target(out)
-    from explainvad.pipeline import Inspector
-
-    with progress() as step:
-        inspector = Inspector.fit(reference, config=settings, defects=defects, group=group, progress=step)
-    inspector.save(out)
-    typer.echo(f"model   {out}")
-    _describe(inspector)
+app.command()(fit)
 
 
 @app.command()
@@ -126,6 +86,7 @@ def analyze(
     alpha: Annotated[
         float | None, typer.Option("--alpha", help="Level of the decision; the model's when not given.")
     ] = None,
+    group_by: GroupBy = None,
     formats: Formats = FORMATS,
     fail_on: Annotated[
         FailOn | None, typer.Option("--fail-on", help="Exit with 1 on a rejected (or also deferred) item.")
@@ -141,13 +102,8 @@ def analyze(
     wanted = _formats(formats)
     found = next((f / FILE_NAME for f in (lot.absolute(), *lot.absolute().parents) if (f / FILE_NAME).is_file()), None)
     settings = load_config(found) if found else None
-    levels = (
-        settings.model_dump(include=settings.model_fields_set & {"alpha", "beta", "gamma", "q", "prior"})
-        if settings
-        else {}
-    )
-    if alpha is not None:
-        levels["alpha"] = alpha
+    levels = settings.model_dump(include=settings.model_fields_set & LEVELS) if settings else {}
+    levels |= {name: value for name, value in (("alpha", alpha), ("group_by", group_by)) if value is not None}
     path = find_model(lot, model or (settings.model if settings else None))
     from explainvad.pipeline import Inspector
 
@@ -185,7 +141,7 @@ def evaluate(
         raise UsageError("--model is fitted already: --profile, --config and --group are for evaluating without it")
     from explainvad.evaluation.evaluate import evaluate_dataset
 
-    settings = _config(config, profile=profile, device=device)
+    settings = settings_from(config, profile=profile, device=device)
     with progress() as step:
         result = evaluate_dataset(dataset, out, model=model, config=settings, group=group, progress=step)
     typer.echo(result.table())
@@ -220,14 +176,9 @@ def verify(
     typer.echo("The record is whole.")
 
 
-@app.command()
-def inspect(model: Annotated[Path, typer.Argument(help="A *.evad bundle.", show_default=False)]) -> None:
-    """Say what a model is: scorers, splits, calibration and limits. Verifies its files first."""
-    from explainvad.pipeline import Inspector
-
-    _describe(Inspector.load(model, "cpu"))
-
-
+app.command()(inspect)
+app.command()(audit_sample)
+app.command("sampling-plan")(sampling_plan_command)
 app.command()(train_backbone)
 app.command()(export_backbone)
 
@@ -250,14 +201,6 @@ def main() -> None:
         sys.exit(EXIT_INTERNAL)
 
 
-def _config(path: Path | None, **given: Any) -> InspectionConfig:
-    """Settings from a file, with what was given on the command line on top."""
-    from explainvad.config import InspectionConfig, load_config, parse_config
-
-    base = load_config(path) if path else InspectionConfig()
-    return parse_config({**base.model_dump(), **{k: v for k, v in given.items() if v is not None}}, "command line")
-
-
 def _formats(text: str) -> list[str]:
     """Parse --formats, before any work is done for them."""
     formats = [name.strip() for name in text.split(",") if name.strip()]
@@ -277,23 +220,6 @@ def _summary(report: LotReport) -> None:
     s = report.statistics
     counts = ", ".join(f"{n} {name.lower().replace('_', ' ')}" for name in Decision if (n := s.counts[name]))
     typer.echo(f"lot {report.lot.lot_id}: {s.n_files} files: {counts}")
-
-
-def _describe(inspector: Inspector) -> None:
-    card = inspector.card()
-    c = card.calibration
-    typer.echo(f"id      {card.model_id}")
-    typer.echo(f"profile {card.profile}, seed {card.seed}, fitted {card.fitted_at} on images of {card.image_sizes}")
-    typer.echo(f"splits  FIT {c.n_fit}, NORM {c.n_norm}, CAL {c.n_cal}, DEF {c.n_def} ({c.grouping})")
-    typer.echo(
-        f"promise P(REJECT | normal) <= {c.alpha:g}; for this calibration set at most {c.conditional_alpha:.3f} "
-        f"with 95 % confidence; smallest p-value {c.smallest_p:.4f}"
-    )
-    for scorer in card.scorers:
-        facts = "; ".join(f"{k}: {v}" for k, v in scorer.facts.items())
-        typer.echo(f"scorer  {scorer.name} ({scorer.family}): {scorer.weights}. {facts}")
-    for line in (*card.fallbacks, *card.limits):
-        typer.echo(f"note    {line}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,15 @@ class InspectionConfig(BaseModel):
     beta: float = Field(default=0.10, gt=0, lt=1, description="most defects accepted, where defects were labelled")
     gamma: float = Field(default=0.02, gt=0, lt=1, description="level of each deferral rule")
     q: float = Field(default=0.10, gt=0, lt=1, description="false discovery rate of the lot's list")
-    prior: float = Field(default=0.05, gt=0, lt=1, description="defect rate assumed for the probability bound")
+    prior: float = Field(default=0.05, gt=0, lt=1, description="defect rate assumed for the probability of a defect")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the bounds in the lot statement")
+    group_by: str | None = Field(default=None, description="cells with a calibration of their own: REGEX or CSV")
+    scheme: Literal["auto", "split", "leave-one-out"] = Field(
+        default="auto", description="of calibration; auto: leave-one-out below 60 groups of reference images"
+    )
+    synthetic_defects: int = Field(
+        default=0, ge=0, le=100_000, description="made at fit, for probabilities and power marked as synthetic"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU if any")
     detection: DetectionConfig = DetectionConfig()

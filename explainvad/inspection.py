@@ -9,15 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from explainvad.attribution.references import ReferenceGallery
 from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.facts import measure
 from explainvad.explanation.part import part_mask
 from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.lot import LotFile
 from explainvad.types import Finding, ImageRecord, ImageScore, InspectionImage, ReferenceMatch, Region, Verdict
+from explainvad.uncertainty.acquisition import acquisition_features
 
 EVIDENCE_SIDE = 1600  # px, longest side of a kept picture
 EVIDENCE_QUALITY = 92  # of its JPEG
+
+
+def acquired(image: InspectionImage, gallery: ReferenceGallery) -> dict[str, float]:
+    """How the picture was taken: what the acquisition gates look at."""
+    return acquisition_features(image, gallery.nearest(image)[0].distance, gallery.displacement(image))
 
 
 def inspected(
@@ -79,16 +86,19 @@ def describe(image: InspectionImage, regions: Sequence[Region]) -> tuple[Finding
 def artifacts(
     image: InspectionImage,
     fused_map: NDArray[np.float32],
+    doubt: NDArray[np.float64],
     regions: Sequence[Region],
     reference: bytes,
     map_maximum: float,
 ) -> dict[str, bytes]:
     """Files to keep of a flagged image, path below the run folder -> bytes.
 
-    ``maps/`` holds the fused map as 16-bit grey PNG, 65535 standing for ``map_maximum`` and more, ``masks/``
-    the region numbers (0: none), ``evidence/`` the picture as inspected and its nearest ``reference`` (JPEG bytes).
+    ``maps/`` holds the fused map as 16-bit grey PNG, 65535 standing for ``map_maximum`` and more, and the epistemic
+    ``doubt`` (rows, cols) in bits, on a coarser grid, 65535 standing for 1 bit; ``masks/`` the region numbers (0:
+    none), ``evidence/`` the picture as inspected and its nearest ``reference`` (JPEG bytes).
     """
     scaled = np.clip(fused_map / map_maximum, 0, 1) * 65535
+    bits = np.clip(doubt, 0, 1) * 65535
     labels = np.zeros(fused_map.shape, dtype=np.uint8)
     for number, region in reversed(list(enumerate(regions, start=1))):
         labels[region.mask.to_array()] = number
@@ -98,6 +108,7 @@ def artifacts(
         f"evidence/{image.image_id}.jpg": _encode(picture, "JPEG", quality=EVIDENCE_QUALITY),
         f"evidence/{image.image_id}-reference.jpg": reference,
         f"maps/{image.image_id}.png": _encode(Image.fromarray(scaled.round().astype(np.uint16)), "PNG"),
+        f"maps/{image.image_id}-epistemic.png": _encode(Image.fromarray(bits.round().astype(np.uint16)), "PNG"),
         f"masks/{image.image_id}.png": _encode(Image.fromarray(labels), "PNG"),
     }
 

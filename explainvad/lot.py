@@ -81,9 +81,10 @@ def _code(point: int) -> str:
 def scan(root: Path) -> list[LotFile]:
     """List every file below ``root`` by the bytes of their paths, whatever order the file system keeps.
 
-    Left out are configuration (``lot.toml``, ``explainvad.toml``, ``*.evad`` folders) and the litter of operating
-    systems (dotfiles, ``Thumbs.db``, ``desktop.ini``). A folder that is a link, or that cannot be listed, is an item
-    itself: its content is not inspected. Raises LotError when there is no such folder or nothing in it.
+    Left out are configuration (``lot.toml``, ``explainvad.toml``), ``*.evad`` folders and their histories, and the
+    litter of operating systems (dotfiles, ``Thumbs.db``, ``desktop.ini``). A folder that is a link, or that cannot be
+    listed, is an item itself: its content is not inspected. Raises LotError when there is no such folder or nothing
+    in it.
     """
     return _numbered({name: (root / name, root) for name in _walk(root)})
 
@@ -146,7 +147,7 @@ def _list(root: Path, folder: str) -> tuple[list[str], list[str]]:
                 continue
             if is_folder:
                 folders.append(path)
-            elif entry.name not in _CONFIGURATION:
+            elif entry.name not in _CONFIGURATION and not entry.name.endswith(".evad.history.jsonl"):
                 items.append(path)
     return items, folders
 

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any
 
 from explainvad.config import InspectionConfig
-from explainvad.detection.ensemble import MISSING
 from explainvad.types import CalibrationFacts, ModelCard, ScorerCard
 
 INTENDED_USE = (
@@ -28,10 +27,11 @@ def model_card(
     model_id: str,
     config: InspectionConfig,
     scorers: tuple[ScorerCard, ...],
+    missing: tuple[str, ...],
     calibration: CalibrationFacts,
     fitted: Mapping[str, Any],
 ) -> ModelCard:
-    """Put the card together; ``fitted`` is what :meth:`Inspector.fit` noted."""
+    """Put the card together; ``missing`` is what the ensemble lacks, ``fitted`` what :meth:`Inspector.fit` noted."""
     return ModelCard(
         model_id=model_id,
         profile=config.profile,
@@ -45,9 +45,9 @@ def model_card(
         versions=fitted["versions"],
         limits=LIMITS,
         fallbacks=(
-            *MISSING[config.profile],
+            *missing,
             *_raised_gamma(config.gamma, calibration),
-            *(f"reference image left out: {line}" for line in fitted["skipped"]),
+            *fitted["notes"],
         ),
     )
 

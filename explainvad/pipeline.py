@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,24 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainvad.attribution.references import ReferenceGallery
-from explainvad.attribution.regions import ThresholdAttributor, cluster_mass
+from explainvad.attribution.regions import ThresholdAttributor
 from explainvad.bundle import read_bundle, write_bundle
 from explainvad.config import InspectionConfig, parse_config
 from explainvad.detection.ensemble import EmbeddedEnsemble
-from explainvad.errors import LotError, NotFittedError, UnreadableImageError, UsageError
-from explainvad.inspection import artifacts, describe, inspected, not_inspected
-from explainvad.lot import LazyImages, LotFile, collect_references, read_image, read_lot_info, scan
+from explainvad.errors import NotFittedError, UnreadableImageError, UsageError
+from explainvad.fitting import Fitted, fit
+from explainvad.inspection import acquired, artifacts, describe, inspected, not_inspected
+from explainvad.lot import LotFile, read_image, read_lot_info, scan
 from explainvad.model_card import model_card, size_range, versions
+from explainvad.monitoring import finish
 from explainvad.record.events import RunStart
-from explainvad.record.ledger import utc_now
 from explainvad.record.run import Run
 from explainvad.reporting import load_report
-from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard, Progress
-from explainvad.uncertainty.acquisition import acquisition_features
-from explainvad.uncertainty.calibrator import Calibrator, Scored
-from explainvad.uncertainty.conformal import images_needed, require_images
-from explainvad.uncertainty.lot_statistics import summarise
-from explainvad.uncertainty.splits import Split, group_labels, grouped_split
+from explainvad.types import ImageRecord, ImageScore, InspectionImage, LotReport, ModelCard, Progress
+from explainvad.uncertainty.calibrator import Calibrator
+from explainvad.uncertainty.conformal import require_images
+from explainvad.uncertainty.grouping import rule_labels
+from explainvad.uncertainty.lot_statement import summarise
+from explainvad.uncertainty.splits import LEAVE_ONE_OUT, Split
 
 MAP_RANGE = 4.0  # pixel thresholds that the 16 bits of a kept map span
 
@@ -40,18 +39,10 @@ MAP_RANGE = 4.0  # pixel thresholds that the 16 bits of a kept map span
 class Inspector:
     """A fitted model: inspects images, and lots of them."""
 
-    def __init__(
-        self,
-        config: InspectionConfig,
-        ensemble: EmbeddedEnsemble,
-        calibrator: Calibrator,
-        gallery: ReferenceGallery,
-        split: Split,
-        fitted: dict[str, Any],
-        model_id: str = "",
-    ) -> None:
-        self.config, self.ensemble, self.calibrator, self.gallery = config, ensemble, calibrator, gallery
-        self.split, self.fitted, self.model_id = split, fitted, model_id
+    def __init__(self, config: InspectionConfig, fitted: Fitted, model_id: str = "", path: Path | None = None) -> None:
+        self.config, self.model_id, self.path = config, model_id, path
+        self.ensemble, self.calibrator, self.gallery = fitted.ensemble, fitted.calibrator, fitted.gallery
+        self.split, self.fitted = fitted.split, fitted.facts
 
     # -- fitting ----------------------------------------------------------------------------------------
 
@@ -72,40 +63,7 @@ class Inspector:
         or CSV file that tells which images show one part. Raises UsageError and its children.
         """
         config = parse_config({**(config or InspectionConfig()).model_dump(), **settings}, "fit")
-        report = progress or (lambda *_: None)
-        started = time.monotonic()
-        images = _readable(references, "reference")
-        labels, grouping = group_labels([image.file for image in images.files], group)
-        split = grouped_split(labels, grouping, config.seed, images_needed(config.alpha))
-        labelled = _labelled_defects(Path(defects)) if defects is not None else ()
-        if labelled:
-            require_images(len(labelled), config.beta, "accepting (on labelled defects)")
-        fit_images = images.subset(split.fit)
-        ensemble = EmbeddedEnsemble.fit(
-            fit_images, config.seed, **config.detection.model_dump(), device=config.device, progress=progress
-        )
-        gallery = ReferenceGallery.fit(fit_images)
-        n_scored = len(split.norm) + len(split.cal)
-        counter = iter(range(1, n_scored + 1))
-
-        def scored(indices: Sequence[int]) -> Iterator[Scored]:
-            for image in images.subset(indices):
-                yield ensemble.score(image), acquisition_features(image, gallery.nearest(image)[0].distance)
-                report("calibrating", next(counter), n_scored)
-
-        calibrator = Calibrator.fit(
-            scored(split.norm), scored(split.cal), (ensemble.score(image) for image in labelled), cluster_mass
-        )
-        sizes = [(image.width, image.height) for image in images]
-        fitted = {
-            "fitted_at": utc_now(),
-            # under SOURCE_DATE_EPOCH the same input must give the same bytes, so no stopwatch either
-            "fit_seconds": None if "SOURCE_DATE_EPOCH" in os.environ else round(time.monotonic() - started, 1),
-            "sizes": [[min(side), max(side)] for side in zip(*sizes, strict=True)],
-            "versions": versions(),
-            "skipped": [f"{file}: {reason}" for file, reason in images.skipped],
-        }
-        return cls(config, ensemble, calibrator, gallery, split, fitted)
+        return cls(config, fit(references, config, defects=defects, group=group, progress=progress))
 
     def save(self, path: str | Path) -> Path:
         """Write the bundle ``*.evad``."""
@@ -119,8 +77,9 @@ class Inspector:
         }
         thumbnails = {"gallery": {"thumbnails": self.gallery.thumbnails}}
         pictures = {f"references/{name}.jpg": data for name, data in self.gallery.pictures.items()}
-        self.model_id = write_bundle(Path(path), contents, {**arrays, **thumbnails}, pictures)
-        return Path(path)
+        self.path = Path(path)
+        self.model_id = write_bundle(self.path, contents, {**arrays, **thumbnails}, pictures)
+        return self.path
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Inspector:
@@ -128,23 +87,23 @@ class Inspector:
         bundle = read_bundle(Path(path))
         c = bundle.contents
         pictures = {Path(name).stem: data for name, data in sorted(bundle.files.items())}
-        return cls(
-            parse_config({**c["config"], "device": device}, "load"),
+        fitted = Fitted(
             EmbeddedEnsemble.restore(bundle.tensors, c["ensemble"], device),
             Calibrator.restore(c["calibration"]),
             ReferenceGallery(bundle.tensors["gallery"]["thumbnails"], pictures),
             Split.restore(c["split"]),
             c["fitted"],
-            bundle.model_id,
         )
+        return cls(parse_config({**c["config"], "device": device}, "load"), fitted, bundle.model_id, Path(path))
 
     def card(self, config: InspectionConfig | None = None) -> ModelCard:
         """The model card, with the calibration's promises at the levels of ``config``."""
         config = config or self.config
-        if n_defects := len(self.calibrator.defects):
-            require_images(n_defects, config.beta, "accepting (on labelled defects)")
+        for known in self.calibrator.cells.values():
+            if len(known.defects):
+                require_images(len(known.defects), config.beta, "accepting (on labelled defects)")
         calibration = self.calibrator.facts(self.split, alpha=config.alpha, beta=config.beta, gamma=config.gamma)
-        return model_card(self.model_id, config, self.ensemble.cards(), calibration, self.fitted)
+        return model_card(self.model_id, config, self.ensemble.cards(), self.ensemble.missing, calibration, self.fitted)
 
     # -- inspecting -------------------------------------------------------------------------------------
 
@@ -158,8 +117,9 @@ class Inspector:
     ) -> LotReport:
         """Inspect every file of a lot and record it in ``out`` (default ``reports/<lot>``); resumes a killed run.
 
-        ``levels`` override alpha, beta, gamma, q and prior of the model's configuration. An image's verdict depends on
-        the model and that image alone. Raises LotError, TooFewImagesError, RunConflictError, StorageError.
+        ``levels`` override alpha, beta, gamma, q, prior, confidence and group_by of the model's configuration.
+        An image's verdict depends on the model and that image alone. Raises LotError, TooFewImagesError,
+        RunConflictError, StorageError.
         """
         root = Path(lot)
         run_dir = Path(out) if out is not None else Path("reports") / root.resolve().name
@@ -167,9 +127,9 @@ class Inspector:
         if run_dir.resolve().is_relative_to(root.resolve()):
             raise UsageError(f"{run_dir} lies in the lot, where every file is an item: use an --out outside of it")
         config = parse_config({**self.config.model_dump(), **levels}, "analyze")
-        if not self.model_id:
+        if self.path is None:
             raise NotFittedError("the record names its model by the bundle's hash: save this inspector before analyze")
-        card = self.card(config)
+        card, cells = self.card(config), self._cells(files, config.group_by)
         start = RunStart(
             lot=info,
             files=tuple((file.image_id, file.file) for file in files),
@@ -186,15 +146,30 @@ class Inspector:
                 seen = {r.sha256: r for r in run.done.values() if r.verdict is not None}
                 for number, file in enumerate(files, start=1):
                     if file.image_id not in run.done:
-                        run.add(*self._inspect_file(file, root, info.mm_per_pixel, seen, config))
+                        run.add(*self._inspect_file(file, cells[number - 1], root, info.mm_per_pixel, seen, config))
                     if progress:
                         progress("inspecting", number, len(files))
-                run.finish(summarise(list(run.done.values()), config.alpha, config.q))
+            summary = summarise(list(run.done.values()), card.calibration, config.q, config.confidence)
+            few = self.split.scheme == LEAVE_ONE_OUT
+            finish(run, info.lot_id, summary, self.calibrator, self.path, self.model_id, few)
         return load_report(run_dir)
+
+    def _cells(self, files: Sequence[LotFile], rule: str | None) -> list[str | None]:
+        """The calibration cell of each file; None where the rule says nothing of it."""
+        if set(self.calibrator.cells) == {""}:
+            if rule:
+                raise UsageError(
+                    "group_by was given, but this model has one calibration for all: fit it with --group-by"
+                )
+            return [""] * len(files)
+        if rule is None:
+            raise UsageError("this model is calibrated by cells: say with --group-by which cell a file belongs to")
+        return rule_labels([file.file for file in files], rule)
 
     def _inspect_file(
         self,
         file: LotFile,
+        cell: str | None,
         root: Path,
         mm_per_pixel: float | None,
         seen: dict[str | None, ImageRecord],
@@ -211,7 +186,13 @@ class Inspector:
             return not_inspected(file, reason, image), {}
         if (wrong_size := self._wrong_size(image)) is not None:
             return not_inspected(file, wrong_size, image), {}
-        record, files = self.inspect(image, config)
+        if cell is None or cell not in self.calibrator.cells:
+            known = ", ".join(sorted(self.calibrator.cells))
+            reason = (
+                f"belongs to {cell or 'no cell'}, and only {known} are calibrated: calibrate this one, or name it so"
+            )
+            return not_inspected(file, reason, image), {}
+        record, files = self.inspect(image, config, cell)
         seen[image.sha256] = record
         return record, files
 
@@ -227,64 +208,57 @@ class Inspector:
         return None
 
     def inspect(
-        self, image: InspectionImage, config: InspectionConfig | None = None
+        self, image: InspectionImage, config: InspectionConfig | None = None, cell: str = ""
     ) -> tuple[ImageRecord, dict[str, bytes]]:
         """Judge one image. Returns its record and, where it is flagged, the artifacts to keep (path -> bytes)."""
         config = config or self.config
-        record, fused_map, picture = self._judge(image, config)
-        if not record.flagged:
-            return record, {}
-        regions = [finding.region for finding in record.findings]
-        map_maximum = MAP_RANGE * self.calibrator.pixel_threshold(config.alpha)
-        return record, artifacts(image, fused_map, regions, picture, map_maximum)
+        judged = self._judge(image, config, cell)
+        if not judged.record.flagged:
+            return judged.record, {}
+        regions = [finding.region for finding in judged.record.findings]
+        map_maximum = MAP_RANGE * self.calibrator.cell(cell).pixel_threshold(config.alpha)
+        doubt = self.calibrator.scales.doubt_map(judged.scores)
+        return judged.record, artifacts(image, judged.fused_map, doubt.epistemic, regions, judged.picture, map_maximum)
 
-    def inspect_with_map(self, image: InspectionImage) -> tuple[ImageRecord, NDArray[np.float32]]:
+    def inspect_with_map(self, image: InspectionImage, cell: str = "") -> tuple[ImageRecord, NDArray[np.float32]]:
         """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""
-        record, fused_map, _ = self._judge(image, self.config)
-        return record, fused_map
+        judged = self._judge(image, self.config, cell)
+        return judged.record, judged.fused_map
 
-    def _judge(
-        self, image: InspectionImage, config: InspectionConfig
-    ) -> tuple[ImageRecord, NDArray[np.float32], bytes]:
-        """Scores -> verdict -> regions -> findings of one image: record, fused map and nearest reference picture."""
+    def _judge(self, image: InspectionImage, config: InspectionConfig, cell: str) -> _Judged:
+        """Scores -> verdict -> regions -> findings of one image."""
+        known = self.calibrator.cell(cell)
         scores = self.ensemble.score(image)
-        fused_map = self.calibrator.fusion.map(scores)
+        fused_map = self.calibrator.scales.fusion.map(scores)
         reference, picture = self.gallery.nearest(image)
         verdict = self.calibrator.verdict(
             scores,
-            acquisition_features(image, reference.distance),
+            acquired(image, self.gallery),
             alpha=config.alpha,
             beta=config.beta,
             gamma=config.gamma,
             prior=config.prior,
+            cell=cell,
         )
         record = inspected(image, scores, verdict, reference)
         if record.flagged:
             attributor = ThresholdAttributor(
-                cluster_threshold=self.calibrator.cluster_threshold,
-                pixel_threshold=self.calibrator.pixel_threshold(config.alpha),
-                region_p_value=self.calibrator.region_p_value,
-                contributions=self.calibrator.fusion.contributions,
+                cluster_threshold=self.calibrator.scales.cluster_threshold,
+                pixel_threshold=known.pixel_threshold(config.alpha),
+                region_p_value=known.region_p_value,
+                contributions=self.calibrator.scales.fusion.contributions,
                 region_alpha=config.alpha,
                 at_least=1 if verdict.p_value <= config.alpha else 0,
             )
             record = replace(record, findings=describe(image, attributor.regions(image, fused_map, scores)))
-        return record, fused_map, picture
+        return _Judged(record, scores, fused_map, picture)
 
 
-def _readable(references: str | Path | Sequence[str | Path], what: str) -> LazyImages:
-    """The readable images of folders and files; at least one, or LotError naming what was wrong."""
-    paths = [references] if isinstance(references, str | Path) else list(references)
-    images = LazyImages(collect_references([Path(p) for p in paths]))
-    if not images:
-        first = f"; the first: {images.skipped[0][0]}: {images.skipped[0][1]}" if images.skipped else ""
-        raise LotError(f"no readable {what} image in {', '.join(str(p) for p in paths)}{first}")
-    return images
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """One image's record, what it was made from, and the picture of its nearest reference."""
 
-
-def _labelled_defects(folder: Path) -> LazyImages:
-    """Images of labelled defects; a data set's root, which holds good images and masks too, is refused."""
-    for other in ("good", "ground_truth"):
-        if (folder / other).is_dir():
-            raise LotError(f"{folder} holds a folder {other}/: name a folder that holds images of defects only")
-    return _readable(folder, "defect")
+    record: ImageRecord
+    scores: Sequence[ImageScore]
+    fused_map: NDArray[np.float32]
+    picture: bytes

@@ -23,11 +23,12 @@ from explainvad.evaluation.metrics import (
     iou,
     region_hit,
 )
+from explainvad.evaluation.verdicts import LabelledVerdicts
 from explainvad.lot import LotFile, display_name, read_image
 from explainvad.pipeline import Inspector
 from explainvad.types import Decision, ImageRecord, Interval, Progress
+from explainvad.uncertainty.grouping import group_labels
 from explainvad.uncertainty.lot_statistics import clopper_pearson
-from explainvad.uncertainty.splits import group_labels
 
 TEST_SHARE = 1 / 3  # of the good images of a flat data set, kept from fitting
 AUPRO_LIMITS = (0.30, 0.05)
@@ -58,6 +59,7 @@ class Evaluation:
             f"rejected    {_interval(r['good_reject_rate'])} of the good at alpha = {r['alpha']:g} "
             f"({r['n_cal']} calibration images)"
         )
+        lines += _uncertainty(r["calibration"])
         lines.append(f"{'type':<24}{'n':>5}{'REJECT':>8}{'DEFER':>7}{'passed':>8}{'hit':>9}{'mean IoU':>10}{'peak':>9}")
         for name, row in r["by_type"].items():
             hit = f"{row['hits']}/{row['flagged_with_mask']}" if row["flagged_with_mask"] else "-"
@@ -80,7 +82,7 @@ def evaluate_dataset(
     group: str | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a bundle, or fit one first on the data set's normal images, and write ``out/metrics.json``.
+    """Evaluate a bundle, or fit one first on the data set's normal images; write ``out/metrics.json`` and figures.
 
     Without ``model`` the fit uses ``train/good``, or, in the flat layout, two thirds of the good images (whole
     groups of ``group``); only the others are then tested. Raises LotError, ConfigError, StorageError.
@@ -112,18 +114,22 @@ def evaluate_dataset(
         measured.add(item.defect, record, fused_map, mask)
     if not measured.records:
         raise LotError(f"none of the {len(items)} images could be inspected; the first: {measured.not_inspected[0]}")
+    calibration = inspector.card().calibration
+    n_cal = None if calibration.cells else calibration.n_cal
     evaluation = Evaluation(
         {
             "dataset": root.resolve().name,
             "fitted_on": fitted_on,
             "alpha": inspector.config.alpha,
-            "n_cal": inspector.calibrator.n,
+            "n_cal": calibration.n_cal,
             "unmasked_defects": list(dataset.unmasked_defects),
+            "calibration": measured.verdicts.results(n_cal, inspector.config.seed),
             **measured.results(inspector.config.seed),
         }
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
+        measured.verdicts.save_figures(out, n_cal)
         (out / "metrics.json").write_text(json.dumps(evaluation.results, indent=1, sort_keys=True) + "\n", "utf-8")
         (out / "metrics.txt").write_text(evaluation.table() + "\n", "utf-8")
     except OSError as error:
@@ -152,6 +158,7 @@ class _Measured:
     def __init__(self) -> None:
         self.labels: list[str | None] = []
         self.records: list[ImageRecord] = []
+        self.areas: list[int] = []  # px, of the defects' masks; 0 without one
         self.overlaps: list[tuple[bool, float] | None] = []  # of flagged defect images with a mask: hit, IoU
         self.peaks: list[bool | None] = []  # of all defect images with a mask: whether the map's peak lies in it
         self.not_inspected: list[str] = []
@@ -162,6 +169,7 @@ class _Measured:
     ) -> None:
         self.labels.append(defect)
         self.records.append(record)
+        self.areas.append(int(mask.sum()) if mask is not None else 0)
         if mask is not None:
             self.pixels.update(fused_map, mask)
         overlap = None
@@ -173,6 +181,11 @@ class _Measured:
         self.overlaps.append(overlap)
         with_mask = defect is not None and mask is not None
         self.peaks.append(bool(mask.flat[int(fused_map.argmax())]) if with_mask and mask is not None else None)
+
+    @property
+    def verdicts(self) -> LabelledVerdicts:
+        """For the evaluation of calibration."""
+        return LabelledVerdicts([r.verdict for r in self.records if r.verdict is not None], self.labels, self.areas)
 
     def results(self, seed: int) -> dict[str, Any]:
         y = np.array([label is not None for label in self.labels], dtype=np.bool_)
@@ -231,6 +244,23 @@ def _as_dict(interval: Interval | None) -> dict[str, Any] | None:
     if interval is None:
         return None
     return {n: getattr(interval, n) for n in ("estimate", "lower", "upper", "confidence")}
+
+
+def _uncertainty(calibration: dict[str, Any]) -> list[str]:
+    """Deferral, and what it gains; the figures in full are in the JSON."""
+    lines = [f"deferred    {calibration['deferral_rate']:.3f} of all images"]
+    if (risk := calibration["selective_risk"]) is not None:
+        for other in ("random", "score"):
+            lines.append(
+                f"AUGRC       deferring by the epistemic part less by {other} "
+                f"{_interval(risk[f'augrc_within_less_{other}'])}, negative is better"
+            )
+    if (probability := calibration["probability"]) is not None:
+        lines.append(f"P(defect)   ECE {probability['ece']:.3f}, Brier {probability['brier']['score']:.3f}")
+    if (power := calibration["detection_power"]) is not None and power["a90"] is not None:
+        bound = f", with 95 % confidence from {power['a90_95']:.1f} px" if power["a90_95"] is not None else ""
+        lines.append(f"power       nine in ten found from {power['a90']:.1f} px{bound} (sqrt of the area)")
+    return lines
 
 
 def _interval(value: dict[str, Any] | None) -> str:

@@ -15,7 +15,9 @@ from explainvad.errors import UsageError
 from explainvad.report import wording
 from explainvad.report.figures import HeatScale
 from explainvad.report.image_page import ImagePage
+from explainvad.report.lot_plots import control_chart, power_curve
 from explainvad.report.plots import colour_bar, score_plot
+from explainvad.report.statement import SUSPENDED, statements, stream_rows
 from explainvad.types import JSON, Decision, LotInfo, LotReport
 
 # The order of the reconciliation: what needs no action first.
@@ -26,8 +28,6 @@ RECONCILED = (
     Decision.DEFER,
     Decision.NOT_INSPECTED,
 )
-
-_ROWS_ON_THE_SUMMARY = 15  # longer lists run on, and the method follows them instead of opening a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,16 @@ def issued_at(report: LotReport) -> datetime:
 
 def lot_graphics(environment: Environment, report: LotReport) -> dict[str, bytes]:
     """Return the vector graphics that the lot's pages share (name -> SVG)."""
-    scale = HeatScale.of(report.model.calibration)
-    return {
+    calibration = report.model.calibration
+    graphics = {
         "score-plot.svg": score_plot(environment, report),
-        "colour-bar.svg": colour_bar(environment, scale),
+        "colour-bar.svg": colour_bar(environment, HeatScale.of(calibration)),
     }
+    if report.statistics.chart is not None:
+        graphics["control-chart.svg"] = control_chart(environment, report.statistics.chart)
+    if calibration.power is not None and calibration.power.curve:
+        graphics["power-curve.svg"] = power_curve(environment, calibration.power)
+    return graphics
 
 
 def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: Sequence[Attachment]) -> dict[str, Any]:
@@ -89,12 +94,14 @@ def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: S
         "contents": _contents(pages),
         "pages": pages,
         "missed": missed,
-        "long_lists": len(pages) + len(missed) > _ROWS_ON_THE_SUMMARY,
         "fdr": frozenset(report.statistics.fdr_rejected),
         "gates": next((r.verdict.gates for r in report.records if r.verdict), ()),
         "bound_method": next((r.verdict.probability.method for r in report.records if r.verdict), None),
         "fallbacks": tuple(dict.fromkeys((*report.model.fallbacks, *report.provenance.fallbacks))),
         "configuration": flattened(report.provenance.config),
+        "statements": statements(report),
+        "streams": stream_rows(report),
+        "suspended": SUSPENDED if report.statistics.drift and report.statistics.drift.suspended else "",
         "attachments": attachments,
         "heat": HeatScale.of(calibration),
         "kind": wording.decision_class,
@@ -114,6 +121,7 @@ def _contents(pages: Sequence[ImagePage]) -> list[tuple[str, str]]:
     flagged = [(pages[0].record.image_id, "Flagged images")] if pages else []
     return [
         ("lot-summary", "Lot summary"),
+        ("lot-statement", "Lot statement"),
         ("method", "Method and decision rule"),
         *flagged,
         ("model-card", "Model card"),
@@ -141,9 +149,10 @@ def _score_alt(report: LotReport) -> str:
     calibration = report.model.calibration
     scores = [r.verdict.score for r in report.records if r.verdict is not None]
     above = sum(score >= calibration.score_threshold for score in scores)
+    which = "largest decision threshold of any cell" if calibration.cells else "decision threshold"
     return (
         f"Fused scores of {len(scores)} inspected images beside {calibration.n_cal} calibration scores: "
-        f"{above} at or above the decision threshold {wording.number(calibration.score_threshold)}."
+        f"{above} at or above the {which} {wording.number(calibration.score_threshold)}."
     )
 
 

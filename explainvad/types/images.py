@@ -54,12 +54,16 @@ class ImageScore:
 
     ``value`` is in the scorer's own unit, >= -inf. ``anomaly_map`` is float32 (H, W) in the image's frame.
     ``evidence`` names further arrays that attribution may use (each with its frame in the scorer's docs).
+    ``members`` (B,) and ``member_maps`` (B, rows, cols), on a grid of the scorer's own over the whole image, are
+    what the members of the scorer's family say instead (resampled banks, thinned decoders); empty where it has none.
     """
 
     scorer: str
     value: float
     anomaly_map: NDArray[np.float32]
     evidence: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    members: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    member_maps: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 1, 1), np.float32))
 
     def __post_init__(self) -> None:
         m = self.anomaly_map
@@ -70,6 +74,11 @@ class ImageScore:
         require(
             bool(np.isfinite(self.value)) and bool(np.isfinite(m).all()),
             f"the score and map of {self.scorer} must be finite",
+        )
+        require(
+            self.members.ndim == 1 and self.member_maps.ndim == 3 and len(self.members) == len(self.member_maps),
+            f"members of {self.scorer} must have shape (B,) and maps (B, rows, cols), got {self.members.shape} "
+            f"and {self.member_maps.shape}",
         )
 
 

@@ -65,7 +65,8 @@ class Verdict:
     ``score`` is the fused score, in decades of surprise (-log10 of the fused tail rank), continuous.
     ``p_value`` is conformal: P(p_value <= alpha | normal) <= alpha for images exchangeable with CAL.
     ``epistemic`` and ``aleatoric`` are in bits; ``epistemic`` is the sum of its parts within and between families
-    of scorers. ``p_interval`` says how far few calibration images leave the tail probability of the score open.
+    of scorers, and ``epistemic_limit`` is that of the part within, beyond which an image is deferred.
+    ``p_interval`` says how far few calibration images leave the tail probability of the score open.
     """
 
     decision: Decision

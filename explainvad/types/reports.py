@@ -41,7 +41,7 @@ class CalibrationFacts:
     grouping: str  # "every image its own group", or the rule that was given
     alpha: float
     smallest_p: float  # 1 / (n_cal + 1)
-    conditional_alpha: float  # 95 % calibration-conditional bound on P(reject | normal)
+    conditional_alpha: float | None  # 95 % calibration-conditional bound on P(reject | normal), where there is one
     scores: tuple[float, ...]  # of CAL, ascending
     score_threshold: float  # p <= alpha strictly above it
     pixel_threshold: float  # P(any pixel above | normal) <= alpha
@@ -52,8 +52,13 @@ class CalibrationFacts:
     scheme: str = "split"  # or "leave-one-out": few reference images, each judged by all the others
     cell: str = ""  # of Mondrian calibration; these facts hold for its images
     cells: tuple[CalibrationFacts, ...] = ()  # one for each cell, where there are several
+    n_detected: int = 0  # labelled defects with p <= alpha
     n_synthetic: int = 0  # synthetic defects that the probabilities were calibrated on
     power: DetectionPower | None = None
+
+    def of(self, cell: str) -> CalibrationFacts:
+        """The facts that hold for images of ``cell``."""
+        return next((facts for facts in self.cells if facts.cell == cell), self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,15 +1,12 @@
-"""What may be said of a lot as a whole: counts that reconcile, exact intervals, and a list with few false flags."""
+"""Exact intervals of rates, and a list with few false flags."""
 
 from __future__ import annotations
-
-from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from explainvad.types import Decision, ImageRecord, Interval, LotStatistics
+from explainvad.types import Interval
 
 
 def clopper_pearson(k: int, n: int, confidence: float = 0.95) -> Interval:
@@ -48,41 +45,3 @@ def benjamini_hochberg(p_values: ArrayLike, q: float) -> NDArray[np.bool_]:
     # Multiples of 1/(n + 1) often equal q i / m, which rounding must not decide
     listed: NDArray[np.bool_] = stats.false_discovery_control(p, axis=-1) <= q * (1 + 1e-9)
     return listed
-
-
-def summarise(records: Sequence[ImageRecord], alpha: float, fdr_level: float = 0.10) -> LotStatistics:
-    """Summarise one lot: a record per file, decided at ``alpha``, and a Benjamini-Hochberg list at ``fdr_level``.
-
-    The list takes every inspected image by its p-value, deferred ones too. It answers another question than REJECT
-    does (the share of false flags in the list, against the chance of a false reject per normal part), so
-    either may hold parts that the other does not. The rates are of the inspected files, with 95 % intervals.
-
-    Raises ValueError if the counts do not reconcile (two records of one image_id, a decision that is none), or if
-    a verdict was made at another alpha.
-    """
-    ids = Counter(record.image_id for record in records)
-    repeated = sorted(image_id for image_id, n in ids.items() if n > 1)
-    if repeated:
-        raise ValueError(f"each file must have one record, got several of {', '.join(repeated)}")
-    verdicts = {record.image_id: record.verdict for record in records if record.verdict is not None}
-    strays = sorted(image_id for image_id, verdict in verdicts.items() if verdict.alpha != alpha)
-    if strays:
-        raise ValueError(f"all verdicts must be at alpha = {alpha}, got another one for {', '.join(strays)}")
-
-    counted = Counter(record.decision for record in records)
-    counts = {decision.value: counted[decision] for decision in Decision}
-    n_inspected = len(verdicts)
-    if sum(counts.values()) != len(records):
-        raise ValueError(f"counts must add up to {len(records)} files, got {dict(counted)}")
-
-    listed = benjamini_hochberg([verdict.p_value for verdict in verdicts.values()], fdr_level)
-    return LotStatistics(
-        n_files=len(records),
-        n_inspected=n_inspected,
-        counts=counts,
-        reject_rate=clopper_pearson(counts[Decision.REJECT], n_inspected) if n_inspected else None,
-        defer_rate=clopper_pearson(counts[Decision.DEFER], n_inspected) if n_inspected else None,
-        expected_false_rejects=alpha * n_inspected,
-        fdr_level=fdr_level,
-        fdr_rejected=tuple(image_id for image_id, flag in zip(verdicts, listed, strict=True) if flag),
-    )

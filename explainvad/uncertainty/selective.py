@@ -27,15 +27,19 @@ def decide(
 
     A failed gate comes first: it says that the image is not like those the p-value was calibrated on, so the
     p-value may not be used. A small p-value comes next and keeps its guarantee whatever the scorers say one by one.
-    Disagreement between scorers defers only what would otherwise pass. P(REJECT | normal) <= alpha throughout,
-    because deferral only ever takes images away from REJECT.
+    Disagreement of the members within scorers (``epistemic``) defers only what would otherwise pass; what scorers say
+    against one another does not count, because a weak scorer that sees nothing is no reason to doubt a strong one.
+    P(REJECT | normal) <= alpha throughout, because deferral only ever takes images away from REJECT.
     """
     reasons = [
         f"{g.name} {g.value:.3g} is outside [{g.lower:.3g}, {g.upper:.3g}], the range of the reference images"
         for g in gates
         if not g.passed
     ]
-    disagree = f"the scorers disagree: epistemic part {epistemic:.3f} bit is above {epistemic_limit:.3f} bit"
+    disagree = (
+        f"the scorers' members disagree: epistemic part within scorers {epistemic:.3f} bit is above "
+        f"{epistemic_limit:.3f} bit"
+    )
     if p_value <= alpha:
         reasons.append(f"p = {p_value:.4f} is at most alpha = {alpha:g}")
     if any(not g.passed for g in gates):
