@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.lot import LotFile
 from explainvad.types import Finding, ImageRecord, ImageScore, InspectionImage, ReferenceMatch, Region, Verdict
 from explainvad.uncertainty.acquisition import acquisition_features
+from explainvad.uncertainty.decomposition import Decomposition
 
 EVIDENCE_SIDE = 1600  # px, longest side of a kept picture
 EVIDENCE_QUALITY = 92  # of its JPEG
@@ -86,19 +88,17 @@ def describe(image: InspectionImage, regions: Sequence[Region]) -> tuple[Finding
 def artifacts(
     image: InspectionImage,
     fused_map: NDArray[np.float32],
-    doubt: NDArray[np.float64],
+    doubt: Decomposition,
     regions: Sequence[Region],
     reference: bytes,
     map_maximum: float,
 ) -> dict[str, bytes]:
     """Files to keep of a flagged image, path below the run folder -> bytes.
 
-    ``maps/`` holds the fused map as 16-bit grey PNG, 65535 standing for ``map_maximum`` and more, and the epistemic
-    ``doubt`` (rows, cols) in bits, on a coarser grid, 65535 standing for 1 bit; ``masks/`` the region numbers (0:
-    none), ``evidence/`` the picture as inspected and its nearest ``reference`` (JPEG bytes).
+    ``maps/`` holds the fused map as 16-bit grey PNG, 65535 standing for ``map_maximum`` and more, and the parts of the
+    ``doubt`` on a coarser grid, 65535 standing for 1 bit; ``masks/`` the region numbers (0: none), ``evidence/`` the
+    picture as inspected and its nearest ``reference`` (JPEG bytes).
     """
-    scaled = np.clip(fused_map / map_maximum, 0, 1) * 65535
-    bits = np.clip(doubt, 0, 1) * 65535
     labels = np.zeros(fused_map.shape, dtype=np.uint8)
     for number, region in reversed(list(enumerate(regions, start=1))):
         labels[region.mask.to_array()] = number
@@ -107,10 +107,17 @@ def artifacts(
     return {
         f"evidence/{image.image_id}.jpg": _encode(picture, "JPEG", quality=EVIDENCE_QUALITY),
         f"evidence/{image.image_id}-reference.jpg": reference,
-        f"maps/{image.image_id}.png": _encode(Image.fromarray(scaled.round().astype(np.uint16)), "PNG"),
-        f"maps/{image.image_id}-epistemic.png": _encode(Image.fromarray(bits.round().astype(np.uint16)), "PNG"),
+        f"maps/{image.image_id}.png": _sixteen_bit(fused_map / map_maximum),
+        f"maps/{image.image_id}-aleatoric.png": _sixteen_bit(doubt.aleatoric),
+        f"maps/{image.image_id}-within.png": _sixteen_bit(doubt.within),
+        f"maps/{image.image_id}-between.png": _sixteen_bit(doubt.between),
         f"masks/{image.image_id}.png": _encode(Image.fromarray(labels), "PNG"),
     }
+
+
+def _sixteen_bit(shares: NDArray[np.floating[Any]]) -> bytes:
+    """A map on [0, 1] as grey PNG."""
+    return _encode(Image.fromarray((np.clip(shares, 0, 1) * 65535).round().astype(np.uint16)), "PNG")
 
 
 def _encode(picture: Image.Image, kind: str, **options: int) -> bytes:

@@ -86,6 +86,7 @@ class Inspector:
         """Read a bundle. Raises ModelNotFoundError, or IntegrityError when a file of it was altered."""
         bundle = read_bundle(Path(path))
         c = bundle.contents
+        config = parse_config({**c["config"], "device": device}, "load")
         pictures = {Path(name).stem: data for name, data in sorted(bundle.files.items())}
         fitted = Fitted(
             EmbeddedEnsemble.restore(bundle.tensors, c["ensemble"], device),
@@ -94,7 +95,7 @@ class Inspector:
             Split.restore(c["split"]),
             c["fitted"],
         )
-        return cls(parse_config({**c["config"], "device": device}, "load"), fitted, bundle.model_id, Path(path))
+        return cls(config, fitted, bundle.model_id, Path(path))
 
     def card(self, config: InspectionConfig | None = None) -> ModelCard:
         """The model card, with the calibration's promises at the levels of ``config``."""
@@ -218,7 +219,7 @@ class Inspector:
         regions = [finding.region for finding in judged.record.findings]
         map_maximum = MAP_RANGE * self.calibrator.cell(cell).pixel_threshold(config.alpha)
         doubt = self.calibrator.scales.doubt_map(judged.scores)
-        return judged.record, artifacts(image, judged.fused_map, doubt.epistemic, regions, judged.picture, map_maximum)
+        return judged.record, artifacts(image, judged.fused_map, doubt, regions, judged.picture, map_maximum)
 
     def inspect_with_map(self, image: InspectionImage, cell: str = "") -> tuple[ImageRecord, NDArray[np.float32]]:
         """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""

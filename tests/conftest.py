@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,14 @@ if TYPE_CHECKING:  # at run time only the fixtures load what is heavy
 
 KINDS = [*[GOOD] * 8, *[RUSTY] * 3, FOREIGN]
 LOT_TOML = 'lot_id = "L-7"\npart = "Ribbed disc"\nmm_per_pixel = 0.5\n'
+
+
+@pytest.fixture(autouse=True)
+def _no_lots_before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The lots that one test inspects are not the history of the next test's."""
+    yield
+    for history in tmp_path_factory.getbasetemp().glob("fit*/*.history.jsonl"):
+        history.unlink()
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,10 @@ from tiny_parts import CONFIG, GOOD, HEIGHT, N_REFERENCES, RUST, RUSTY, WIDTH, w
 
 from explainvad import Decision, Inspector, LotReport, verify_run
 from explainvad.errors import ConfigError, LotError, NotFittedError, TooFewImagesError, UsageError
+from explainvad.fitting import Fitted
 from explainvad.lot import read_image, scan
 from explainvad.types import ClaimStatus
+from explainvad.uncertainty.splits import LEAVE_ONE_OUT
 
 
 def test_every_file_has_its_record_and_the_counts_add_up(report: LotReport, lot: Path) -> None:
@@ -164,7 +166,8 @@ def test_a_run_inside_its_own_lot_is_refused(
 
 
 def test_a_model_that_was_never_saved_has_no_name_on_record(fitted: Inspector, lot: Path, tmp_path: Path) -> None:
-    unsaved = Inspector(fitted.config, fitted.ensemble, fitted.calibrator, fitted.gallery, fitted.split, fitted.fitted)
+    parts = Fitted(fitted.ensemble, fitted.calibrator, fitted.gallery, fitted.split, fitted.fitted)
+    unsaved = Inspector(fitted.config, parts)
     with pytest.raises((NotFittedError, UsageError), match="save"):
         unsaved.analyze(lot, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -184,7 +187,10 @@ class TestFit:
     def test_too_few_images_names_the_number_needed(self, tmp_path: Path) -> None:
         write_references(tmp_path / "few", 20)
         with pytest.raises(TooFewImagesError, match=r"20 reference images .* 9 for CAL \(25 together"):
-            Inspector.fit(tmp_path / "few", config=CONFIG)
+            Inspector.fit(tmp_path / "few", config=CONFIG, scheme="split")
+        write_references(tmp_path / "fewer", 8)
+        with pytest.raises(TooFewImagesError, match=r"^8 reference images of different parts are too few: .* least 9"):
+            Inspector.fit(tmp_path / "fewer", config=CONFIG)
 
     def test_settings_are_checked_by_name_and_value(self, references: Path) -> None:
         with pytest.raises(ConfigError, match="unknown key alhpa; the nearest known one is alpha"):
@@ -228,10 +234,27 @@ class TestFit:
 
 
 def test_a_deferral_level_that_calibration_cannot_hold_is_a_named_fallback(inspector: Inspector) -> None:
-    n = inspector.calibrator.n
+    n = inspector.calibrator.cell("").n
     named = [line for line in inspector.card().fallbacks if line.startswith("deferral level")]
     assert inspector.config.gamma < 1 / (n + 1) and named == [
         f"deferral level gamma = 0.02 was asked for; with {n} calibration images {1 / (n + 1):.3g} is in force"
     ]
     wider = inspector.config.model_copy(update={"gamma": 0.1})
     assert not any(line.startswith("deferral level") for line in inspector.card(wider).fallbacks)
+
+
+def test_of_few_parts_each_is_judged_without_any_of_its_pictures(tmp_path: Path) -> None:
+    for seed in range(24):  # two pictures of every part
+        write_part(tmp_path / f"part_{seed // 2:02d}_{seed % 2}.png", seed)
+    few = Inspector.fit(tmp_path, config=CONFIG, group=r"part_(\d\d)")
+    assert few.split.scheme == LEAVE_ONE_OUT and few.split.n_groups == 12
+    (cal,) = few.split.cal.values()
+    assert sorted(i // 2 for i in cal) == list(range(12))
+    images = [read_image(file) for file in scan(tmp_path)]
+    expected = []
+    for i in cal:
+        pair = [i - i % 2, i - i % 2 + 1]
+        (score,) = few.ensemble.without(pair).score(images[i])
+        assert score.value > few.ensemble.score(images[i])[0].value  # which would know it by heart
+        expected.append(few.calibrator.scales.fusion.score([score]))
+    assert few.calibrator.cell("").fused.tolist() == expected

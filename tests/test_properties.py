@@ -83,6 +83,8 @@ def test_scores_do_not_depend_on_the_batch(inspector: Inspector, pool: list[Path
                 assert np.array_equal(score.anomaly_map, single.anomaly_map)
                 assert score.evidence.keys() == single.evidence.keys()
                 assert all(np.array_equal(score.evidence[k], single.evidence[k]) for k in single.evidence)
+                assert np.array_equal(score.members, single.members)
+                assert np.array_equal(score.member_maps, single.member_maps)
 
 
 def test_a_model_does_not_learn_from_what_it_inspects(inspector: Inspector, lot: Path) -> None:
@@ -114,7 +116,7 @@ def test_another_seed_gives_another_model(fitted: Inspector, references: Path) -
     steps = fitted.config.detection.model_copy(update={"reconstruction_steps": 1})
     one, other = (Inspector.fit(references, config=fitted.config, detection=steps, seed=seed) for seed in (0, 1))
     assert one.split.cal != other.split.cal
-    assert not np.array_equal(one.calibrator.fused, other.calibrator.fused)
+    assert not np.array_equal(one.calibrator.cell("").fused, other.calibrator.cell("").fused)
 
 
 def _read(path: Path) -> InspectionImage:

@@ -15,6 +15,7 @@ from command_line import explainvad, ledger, own_process
 from tiny_parts import write_part
 
 from explainvad import Inspector, LotReport, verify_run
+from explainvad.fitting import Fitted
 from explainvad.reporting import load_report
 
 
@@ -146,12 +147,12 @@ def test_a_full_disk_while_rendering_leaves_the_record_whole(report: LotReport, 
 
 def _altered_model(inspector: Inspector, folder: Path) -> Path:
     """The same model, noted as fitted at another time."""
-    other = Inspector(
-        inspector.config,
+    fitted = Fitted(
         inspector.ensemble,
         inspector.calibrator,
         inspector.gallery,
         inspector.split,
         inspector.fitted | {"fitted_at": "2001-01-01T00:00:00+00:00"},
     )
+    other = Inspector(inspector.config, fitted)
     return other.save(folder / "other.evad")

@@ -250,11 +250,11 @@ def _uncertainty(calibration: dict[str, Any]) -> list[str]:
     """Deferral, and what it gains; the figures in full are in the JSON."""
     lines = [f"deferred    {calibration['deferral_rate']:.3f} of all images"]
     if (risk := calibration["selective_risk"]) is not None:
-        for other in ("random", "score"):
-            lines.append(
-                f"AUGRC       deferring by the epistemic part less by {other} "
-                f"{_interval(risk[f'augrc_within_less_{other}'])}, negative is better"
-            )
+        lines += [
+            f"AUGRC       deferring by the epistemic part less by {other} "
+            f"{_interval(risk[f'augrc_within_less_{other}'])}, negative is better"
+            for other in ("random", "score")
+        ]
     if (probability := calibration["probability"]) is not None:
         lines.append(f"P(defect)   ECE {probability['ece']:.3f}, Brier {probability['brier']['score']:.3f}")
     if (power := calibration["detection_power"]) is not None and power["a90"] is not None:

@@ -66,7 +66,8 @@ class Verdict:
     ``p_value`` is conformal: P(p_value <= alpha | normal) <= alpha for images exchangeable with CAL.
     ``epistemic`` and ``aleatoric`` are in bits; ``epistemic`` is the sum of its parts within and between families
     of scorers, and ``epistemic_limit`` is that of the part within, beyond which an image is deferred.
-    ``p_interval`` says how far few calibration images leave the tail probability of the score open.
+    ``p_interval`` says how far few calibration images leave the tail probability of the score open; it covers that
+    with 95 % confidence after calibration by a split, and somewhat less often after leave-one-out.
     """
 
     decision: Decision

@@ -25,7 +25,7 @@ from explainvad.uncertainty.detection_power import detection_power
 from explainvad.uncertainty.lot_statistics import clopper_pearson
 from explainvad.uncertainty.scales import Scales, Scored
 from explainvad.uncertainty.selective import decide
-from explainvad.uncertainty.splits import Split
+from explainvad.uncertainty.splits import SPLIT, Split
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +154,7 @@ class Calibrator:
             grouping=split.grouping,
             alpha=alpha,
             smallest_p=1.0 / (known.n + 1),
-            conditional_alpha=conditional_alpha(known.n, alpha) if split.scheme == "split" else None,
+            conditional_alpha=conditional_alpha(known.n, alpha) if split.scheme == SPLIT else None,
             scores=tuple(float(v) for v in np.sort(known.fused)),
             score_threshold=threshold(known.fused, alpha),
             pixel_threshold=known.pixel_threshold(alpha),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from explainvad.types import CalibrationFacts, Decision, ImageRecord, Interval, LotStatistics, Verdict
 from explainvad.uncertainty.lot_bounds import defective_at_least, rogan_gladen
 from explainvad.uncertainty.lot_statistics import benjamini_hochberg, clopper_pearson
+from explainvad.uncertainty.splits import SPLIT
 
 
 def summarise(
@@ -19,8 +20,9 @@ def summarise(
     inspected image by its p-value; one whose acquisition gates failed enters with p = 1, because its own may not be
     used and a larger one weakens no guarantee. The list answers another question than REJECT does (the share of
     false flags in the list, against the chance of a false reject per normal part), so either may hold parts that the
-    other does not. The rates are of the inspected files, with 95 % intervals. The share of defective units needs
-    labelled defects and one cell calibrated by a split; else it is None.
+    other does not. Both are proven for calibration by a split only; with leave-one-out there is no lower bound. The
+    rates are of the inspected files, with 95 % intervals. The share of defective units needs labelled defects and one
+    cell calibrated by a split; else it is None.
 
     Raises ValueError if the counts do not reconcile (two records of one image_id, a decision that is none), or if
     a verdict was made at another alpha.
@@ -52,7 +54,7 @@ def summarise(
         expected_false_rejects=alpha * n_inspected,
         fdr_level=fdr_level,
         fdr_rejected=tuple(image_id for image_id, flag in zip(verdicts, listed, strict=True) if flag),
-        at_least_defective=defective_at_least(p, confidence) if n_inspected else None,
+        at_least_defective=defective_at_least(p, confidence) if n_inspected and calibration.scheme == SPLIT else None,
         confidence=confidence,
         defect_rate=_defect_rate(list(verdicts.values()), calibration, confidence),
     )
@@ -66,7 +68,7 @@ def _defect_rate(verdicts: Sequence[Verdict], calibration: CalibrationFacts, con
     """Rogan-Gladen over the images whose gates passed: on the others the p-value's error rates are unknown."""
     usable = [v for v in verdicts if all(gate.passed for gate in v.gates)]
     c = calibration
-    if not usable or not c.n_def or c.cells or c.scheme != "split":
+    if not usable or not c.n_def or c.cells or c.scheme != SPLIT:
         return None
     positives = sum(v.p_value <= c.alpha for v in usable)
     return rogan_gladen(positives, len(usable), c.n_detected, c.n_def, c.n_cal, c.alpha, confidence)

@@ -70,7 +70,9 @@ class Scales:
         A pixel's log rank follows from its place between the pixel quantiles that scale the fused map, and goes
         on beyond them in a straight line (an exponential tail).
         """
-        rows, cols = (min(s.member_maps.shape[axis] for s in scores) for axis in (1, 2))
+        grids = [s.member_maps.shape[1:] for s in scores if len(s.member_maps)]
+        grids = grids or [s.anomaly_map.shape for s in scores]
+        rows, cols = (min(sides) for sides in zip(*grids, strict=True))
         tail = [np.log(1.0 - q) for q in MAP_QUANTILES]
         families = []
         for s in scores:

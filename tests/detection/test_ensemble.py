@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 
 from explainvad.detection import ensemble as module
 from explainvad.detection.backbone.embedded import EmbeddedBackbone
-from explainvad.detection.ensemble import MISSING, EmbeddedEnsemble, resolve_device
+from explainvad.detection.ensemble import MISSING, MISSING_OF_FEW, EmbeddedEnsemble, resolve_device
 from explainvad.detection.memory_bank import MemoryBank
 from explainvad.detection.reconstruction.features import FeatureReconstruction
 
@@ -21,7 +21,7 @@ from explainvad.detection.reconstruction.features import FeatureReconstruction
 def ensemble(shipped: EmbeddedBackbone, reconstruction: FeatureReconstruction) -> EmbeddedEnsemble:
     bank = MemoryBank(shipped, rows=200)
     bank.fit(normal_pictures(12), seed=0)
-    return EmbeddedEnsemble(shipped, reconstruction, bank)
+    return EmbeddedEnsemble(shipped, bank, reconstruction)
 
 
 def test_every_scorer_scores_the_planted_square_above_the_normals(ensemble: EmbeddedEnsemble) -> None:
@@ -49,6 +49,8 @@ def test_restored_from_safetensors_and_json_it_gives_identical_scores(ensemble: 
         for ours, theirs in zip(ensemble.score(image), restored.score(image), strict=True):
             assert (ours.scorer, ours.value) == (theirs.scorer, theirs.value)
             assert np.array_equal(ours.anomaly_map, theirs.anomaly_map)
+            assert np.array_equal(ours.members, theirs.members)
+            assert np.array_equal(ours.member_maps, theirs.member_maps)
 
 
 SETTINGS = {"resolution": 64, "adaptation_minutes": 60.0, "reconstruction_steps": 2, "bank_rows": 50, "device": "cpu"}
@@ -106,9 +108,47 @@ def test_what_adaptation_did_is_on_the_cards_and_in_the_bundle() -> None:
         assert "cell AUROC" in facts["blended defects on held-out normals"]
 
 
-def test_what_the_profile_lacks_is_said() -> None:
-    assert MISSING[EmbeddedEnsemble.profile]
-    assert all(": " in line for line in MISSING[EmbeddedEnsemble.profile])
+def test_what_the_profile_lacks_is_said(ensemble: EmbeddedEnsemble, of_few: EmbeddedEnsemble) -> None:
+    assert MISSING and MISSING_OF_FEW and all(": " in line for line in (*MISSING, *MISSING_OF_FEW))
+    assert ensemble.missing == MISSING
+    assert of_few.missing == (*MISSING, *MISSING_OF_FEW)
+
+
+@pytest.fixture(scope="module")
+def of_few() -> EmbeddedEnsemble:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(module, "adapt")  # neither this
+        patch.delattr(module, "FeatureReconstruction")  # nor that is trained on images that are to be left out
+        return EmbeddedEnsemble.fit(normal_pictures(6), 0, **SETTINGS, adaptation_steps=3, few=True)
+
+
+def test_few_images_fill_a_bank_alone(of_few: EmbeddedEnsemble, shipped: EmbeddedBackbone) -> None:
+    assert of_few.reconstruction is None and of_few.bank.separate
+    assert [score.scorer for score in of_few.score(normal_pictures(1)[0])] == ["memory_bank"]
+    assert [card.name for card in of_few.cards()] == ["memory_bank"]
+    assert of_few.backbone.weights == shipped.weights
+    assert of_few.bank.arrays["origin"][:, 0].bincount().tolist() == [64] * 6
+
+
+def test_without_some_of_few_images_scores_are_those_of_the_bank_without_them(of_few: EmbeddedEnsemble) -> None:
+    image = normal_pictures(1)[0]  # one of the six
+    without = of_few.without([0, 4])
+    (ours,), (theirs,) = without.score(image), of_few.bank.without([0, 4]).score([image])
+    assert ours.value == theirs.value and np.array_equal(ours.anomaly_map, theirs.anomaly_map)
+    assert ours.value > of_few.score(image)[0].value
+    assert set(without.bank.arrays["origin"][:, 0].tolist()) == {1, 2, 3, 5}
+    assert without.backbone is of_few.backbone and without.missing == of_few.missing
+
+
+def test_an_ensemble_of_few_is_restored_without_a_reconstruction(of_few: EmbeddedEnsemble) -> None:
+    arrays, settings = of_few.state()
+    assert set(arrays) == {"backbone", "memory_bank"}
+    restored = EmbeddedEnsemble.restore(arrays, json.loads(json.dumps(settings)), "cpu")
+    assert restored.reconstruction is None and restored.missing == of_few.missing
+    image = defective_picture(200)
+    for one, other in ((restored, of_few), (restored.without([2]), of_few.without([2]))):
+        (ours,), (theirs,) = one.score(image), other.score(image)
+        assert ours.value == theirs.value and np.array_equal(ours.members, theirs.members)
 
 
 def test_devices_are_taken_as_named(monkeypatch: pytest.MonkeyPatch) -> None:

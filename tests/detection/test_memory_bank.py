@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from explainvad.detection import memory_bank
-from explainvad.detection.frames import top_mean
+from explainvad.detection.frames import to_frame, top_mean
 from explainvad.detection.memory_bank import MemoryBank
 from explainvad.errors import NotFittedError
 from explainvad.types import InspectionImage
@@ -212,6 +212,8 @@ def test_a_restored_bank_gives_identical_scores(fitted: MemoryBank) -> None:
         assert ours.value == theirs.value
         assert np.array_equal(ours.anomaly_map, theirs.anomaly_map)
         assert np.array_equal(ours.evidence["neighbour"], theirs.evidence["neighbour"])
+        assert np.array_equal(ours.members, theirs.members)
+        assert np.array_equal(ours.member_maps, theirs.member_maps)
     assert asdict(restored.card()) == asdict(fitted.card())
     facts = fitted.card().facts
     assert (facts["features"], facts["cell"], facts["bank"]) == (
@@ -223,6 +225,186 @@ def test_a_restored_bank_gives_identical_scores(fitted: MemoryBank) -> None:
 
 def test_nothing_works_before_fit() -> None:
     bank = MemoryBank(MeanColours(), rows=10)
-    for call in (lambda: bank.score(normal_pictures(1)), bank.state):
+    for call in (lambda: bank.score(normal_pictures(1)), bank.state, lambda: bank.without([0])):
         with pytest.raises(NotFittedError, match="call fit"):
             call()
+
+
+# --- Members
+
+
+@pytest.fixture(scope="module")
+def many() -> MemoryBank:
+    """Of more images than there are blocks, two of them in some."""
+    bank = MemoryBank(MeanColours(), rows=150)
+    bank.fit(normal_pictures(20), seed=0)
+    return bank
+
+
+NEW = [*normal_pictures(2, first=100), defective_picture(200), picture(pattern(3, 40, 96))]
+
+
+@pytest.mark.parametrize("name", ["fitted", "many"])
+def test_a_member_is_the_bank_of_the_images_whose_blocks_were_drawn(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank: MemoryBank = request.getfixturevalue(name)
+    blocks = sorted({int(i) % memory_bank.BLOCKS for i in bank.arrays["origin"][:, 0]})
+    _, resamples = bank._blocks()
+    scores = bank.score(NEW)
+    monkeypatch.setattr(memory_bank, "MEMBERS", 1)  # the parts' own are not looked at
+    for member, drawn in enumerate(resamples):
+        seen = {blocks[i] for i in drawn.tolist()}
+        part = bank.without([i for i in range(20) if i % memory_bank.BLOCKS not in seen])
+        for whole, of_part in zip(scores, part.score(NEW), strict=True):
+            assert whole.members[member] == pytest.approx(of_part.value, rel=1e-3)
+            height, width = whole.anomaly_map.shape
+            grid = torch.from_numpy(whole.member_maps[member])
+            np.testing.assert_allclose(to_frame(grid, height, width), of_part.anomaly_map, atol=1e-2)
+
+
+def test_resamples_draw_as_many_blocks_as_there_are_with_replacement(many: MemoryBank) -> None:
+    edges, resamples = many._blocks()
+    assert (edges[0], edges[-1], len(edges)) == (0, 150, memory_bank.BLOCKS + 1)
+    assert len(resamples) == memory_bank.MEMBERS == len({tuple(drawn.tolist()) for drawn in resamples})
+    shares = [len(drawn) / memory_bank.BLOCKS for drawn in resamples]
+    assert max(shares) < 1
+    assert np.mean(shares) == pytest.approx(1 - (1 - 1 / 16) ** 16, abs=0.08)  # 0.644, deviation 0.09 / sqrt(16)
+    assert set(torch.cat(resamples).tolist()) == set(range(memory_bank.BLOCKS))
+
+
+def test_members_see_less_so_they_score_higher(many: MemoryBank) -> None:
+    for score in many.score(NEW):
+        assert score.members.shape == (memory_bank.MEMBERS,)
+        assert score.members.dtype == score.member_maps.dtype == np.float32
+        assert (score.members >= score.value - 1e-3 * abs(score.value)).all()
+        assert score.members.std() > 0
+        rows, cols = score.evidence["neighbour"].shape[:2]
+        assert score.member_maps.shape == (memory_bank.MEMBERS, rows, cols)
+        height, width = score.anomaly_map.shape
+        for member in torch.from_numpy(score.member_maps):
+            assert (to_frame(member, height, width) >= score.anomaly_map - 1e-2).all()
+
+
+def test_members_do_not_depend_on_what_was_scored_before(many: MemoryBank) -> None:
+    alone = [many.score([image])[0] for image in NEW]
+    torch.rand(7)
+    for one, other in zip(alone, many.score(NEW[::-1])[::-1], strict=True):
+        assert np.array_equal(one.members, other.members)
+        assert np.array_equal(one.member_maps, other.member_maps)
+
+
+def test_a_bank_of_one_image_has_members_that_agree() -> None:
+    bank = MemoryBank(MeanColours(), rows=20)
+    bank.fit(normal_pictures(1), seed=0)
+    (score,) = bank.score(normal_pictures(1, first=5))
+    assert score.members == pytest.approx([score.value] * memory_bank.MEMBERS, rel=1e-3)
+
+
+# --- Few images: each is separate, and can be left out
+
+
+def separate(images: list[InspectionImage], seed: int = 0) -> MemoryBank:
+    bank = MemoryBank(MeanColours(), rows=16, separate=True)
+    bank.fit(images, seed)
+    return bank
+
+
+def test_every_image_of_few_keeps_rows_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    bank = separate(normal_pictures(5))
+    assert bank.arrays["origin"][:, 0].bincount().tolist() == [64] * 5  # all; ``rows`` does not count
+    monkeypatch.setattr(memory_bank, "EACH_OF_FEW", 10)
+    bank = separate([*normal_pictures(4), picture(pattern(9, 16, 24))])
+    assert bank.arrays["origin"][:, 0].bincount().tolist() == [10] * 4 + [6]
+    assert len({tuple(origin) for origin in bank.arrays["origin"].tolist()}) == 46
+    for row, (image, y, x) in zip(bank.arrays["bank"], bank.arrays["origin"].tolist(), strict=True):
+        if image < 4:
+            torch.testing.assert_close(row, patch(normal_pictures(4)[image], y, x), rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(memory_bank, "CANDIDATES_OF_FEW", 4)
+    assert separate(normal_pictures(3)).arrays["origin"][:, 0].bincount().tolist() == [4] * 3
+
+
+def test_the_rows_of_an_image_spread_over_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_bank, "EACH_OF_FEW", 8)
+    images = normal_pictures(3)
+    bank = separate(images)
+    for i, image in enumerate(images):
+        every = patches(image)
+        own = bank.arrays["bank"][bank.arrays["origin"][:, 0] == i]
+        reach = torch.cdist(every, own).min(1).values.max()
+        by_chance = [torch.cdist(every, every[chosen]).min(1).values.max() for chosen in at_random(100)]
+        assert reach < np.mean(by_chance)
+
+
+def at_random(count: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randperm(64, generator=generator)[:8] for _ in range(count)]
+
+
+def test_distances_to_few_images_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_bank, "SIGMA", 0.0)
+    monkeypatch.setattr(memory_bank, "TOP", 0.1)
+    bank, image = separate(normal_pictures(5)), NEW[0]
+    exact = torch.cdist(patches(image), torch.cat([patches(one) for one in normal_pictures(5)])).min(1).values
+    (score,) = bank.score([image])
+    assert score.value == pytest.approx(top_mean(exact, 0.1), rel=1e-4)
+    assert "usual" not in bank.card().summary and "usual" in MemoryBank(MeanColours(), 9).card().summary
+
+
+@pytest.mark.parametrize("left_out", [[3], [0, 5], [1, 2, 3, 4, 5]])
+def test_without_some_images_it_is_the_bank_of_the_others(left_out: list[int]) -> None:
+    images = normal_pictures(6)  # of so few patches that all are kept
+    bank = separate(images).without(left_out)
+    kept = [i for i in range(6) if i not in left_out]
+    other = separate([images[i] for i in kept])
+    for ours, theirs in zip(bank.score(NEW), other.score(NEW), strict=True):
+        assert ours.value == theirs.value
+        assert np.array_equal(ours.anomaly_map, theirs.anomaly_map)
+        named = np.array(kept)[theirs.evidence["neighbour"][..., 0]]
+        assert np.array_equal(ours.evidence["neighbour"][..., 0], named)
+        assert np.array_equal(ours.evidence["neighbour"][..., 1:], theirs.evidence["neighbour"][..., 1:])
+    restored = MemoryBank.restore(*bank.state(), MeanColours())
+    assert np.array_equal(restored.score(NEW)[0].member_maps, bank.score(NEW)[0].member_maps)
+
+
+@pytest.mark.parametrize("each", [400, 9])
+def test_without_some_images_no_score_is_smaller(each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_bank, "EACH_OF_FEW", each)
+    bank = separate(normal_pictures(12))
+    rng = np.random.default_rng(0)
+    whole, raised = bank.score(NEW), 0
+    for _ in range(25):
+        left_out = sorted(rng.choice(12, rng.integers(1, 12), replace=False).tolist())
+        for all_of_it, part in zip(whole, bank.without(left_out).score(NEW), strict=True):
+            assert part.value >= all_of_it.value - 1e-6
+            assert (part.anomaly_map >= all_of_it.anomaly_map - 1e-6).all()
+            raised += part.value > all_of_it.value
+    assert raised > 50
+
+
+def test_of_any_pictures_in_turn_no_more_than_k_have_the_k_smallest_p_values() -> None:
+    # Jackknife-minmax: what calibrates a bank of few images, for pictures of any kind
+    pictures = [*normal_pictures(4), defective_picture(7), picture(pattern(8, 40, 96)), halves(3)]
+    ranks = []
+    for i, new in enumerate(pictures):
+        others = pictures[:i] + pictures[i + 1 :]
+        bank = separate(others)
+        left_out = [bank.without([j]).score([other])[0].value for j, other in enumerate(others)]
+        ranks.append(1 + sum(value >= bank.score([new])[0].value for value in left_out))
+    for k in range(1, len(pictures) + 1):
+        assert sum(rank <= k for rank in ranks) <= k
+    assert min(ranks) == 1
+
+
+def test_the_kind_of_a_bank_survives_and_so_do_its_facts() -> None:
+    bank = separate(normal_pictures(3))
+    restored = MemoryBank.restore(*bank.state(), MeanColours())
+    assert restored.separate and bank.without([1]).separate
+    assert asdict(restored.card()) == asdict(bank.card())
+    assert bank.without([1]).facts == bank.facts
+    assert len(bank.arrays["bank"]) == 3 * 64  # as it was
+
+
+def test_a_bank_needs_an_image() -> None:
+    with pytest.raises(ValueError, match="a bank needs an image, but all 3 were left out"):
+        separate(normal_pictures(3)).without([0, 1, 2])

@@ -201,7 +201,8 @@ for n in range(25):
     with LotHistory.open(Path(sys.argv[1]), "m") as history:
         content = lot_content([f"{sys.argv[2]} {n}"])
         state = {"scores": {"n_images": len(history.before(content)) + 1}}
-        history.append(FinishedLot("m", sys.argv[2], content, "h", "t", 1, 0, ("",), {"scores": (1.0,)}, state))
+        one = ("0f",), ("",), {"scores": (1.0,)}
+        history.append(FinishedLot("m", sys.argv[2], content, "h", "t", 1, 0, *one, state))
 """
 
 

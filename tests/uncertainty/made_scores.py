@@ -1,6 +1,8 @@
-"""Scored images made from random numbers: two dependent scorers with smooth maps, and acquisition features."""
+"""Scored images made from random numbers: two dependent scorers with smooth maps and members, acquisition features."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,13 +11,26 @@ from scipy.ndimage import gaussian_filter
 from explainvad.types import ImageScore
 
 SIDE = 12
+MEMBERS = 5
+STRIDES = {"patches": 2, "pixels": 3}  # pixels to a cell of the member maps
 Scored = tuple[list[ImageScore], dict[str, float]]
 
 
 def image_scores(values: dict[str, float], fields: dict[str, NDArray[np.float64]] | None = None) -> list[ImageScore]:
-    """Scores with the given values; maps are single zeros unless given."""
+    """Scores with the given values and without members; maps are single zeros unless given."""
     zero = np.zeros((1, 1))
     return [ImageScore(n, float(v), (fields or {}).get(n, zero).astype(np.float32)) for n, v in values.items()]
+
+
+def with_members(rng: np.random.Generator, score: ImageScore, stride: int) -> ImageScore:
+    """The score with MEMBERS members that differ from it by a factor each, on average too small."""
+    factors = 0.9 * np.exp(0.2 * rng.standard_normal(MEMBERS))
+    coarse = score.anomaly_map[::stride, ::stride]
+    return replace(
+        score,
+        members=(factors * score.value).astype(np.float32),
+        member_maps=(factors[:, None, None] * coarse).astype(np.float32),
+    )
 
 
 def scored_image(rng: np.random.Generator, shift: float = 0.0) -> Scored:
@@ -35,4 +50,5 @@ def scored_image(rng: np.random.Generator, shift: float = 0.0) -> Scored:
         "contrast": 30.0 + 2.0 * rng.standard_normal(),
         "likeness": float(rng.gamma(4.0, 0.1)),
     }
-    return image_scores(values, fields), features
+    own = rng.spawn(1)[0]  # members leave the values above as they would be without them
+    return [with_members(own, s, STRIDES[s.scorer]) for s in image_scores(values, fields)], features

@@ -7,43 +7,27 @@ calibrating that is known to be wrong must leave the band in the same test.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
+from exact_bands import OUTSIDE, holds, is_bounded
 from made_scores import image_scores, scored_image
 from numpy.typing import NDArray
 from scipy import ndimage, spatial, stats
 
 from explainvad.attribution.regions import cluster_mass
 from explainvad.types import Decision, Verdict
+from explainvad.uncertainty import calibrator as module
+from explainvad.uncertainty.calibration_set import CalibrationSet
 from explainvad.uncertainty.calibrator import Calibrator
-from explainvad.uncertainty.conformal import p_values, significant_ranks, threshold
+from explainvad.uncertainty.conformal import p_values, threshold
 from explainvad.uncertainty.fusion import Fusion
 from explainvad.uncertainty.splits import grouped_split
 
-OUTSIDE = 1e-6
 Array = NDArray[np.float64]
-
-
-def band(n: int, m: int, level: float) -> tuple[float, float]:
-    """Smallest and largest likely count of p <= level among m normal images, with n calibration images."""
-    k = significant_ranks(n, level)
-    events = stats.betabinom(m, k, n + 1 - k)
-    return float(events.ppf(OUTSIDE / 2)), float(events.isf(OUTSIDE / 2))
-
-
-def holds(flags: NDArray[np.bool_], n: int, level: float) -> bool:
-    """Whether the rate is what continuous scores must have: neither above the level nor wastefully below."""
-    low, high = band(n, len(flags), level)
-    return low <= int(flags.sum()) <= high
-
-
-def is_bounded(flags: NDArray[np.bool_], n: int, level: float) -> bool:
-    """Whether the rate is not above the level."""
-    return int(flags.sum()) <= band(n, len(flags), level)[1]
-
 
 # --- Scores: fuse first, conformalise last
 
@@ -127,7 +111,7 @@ def test_one_picture_of_each_part_keeps_the_guarantee_and_all_pictures_break_it(
     for seed in range(rounds):
         parts = np.sqrt(0.9) * np.repeat(rng.standard_normal(9), 10)
         pictures = parts + np.sqrt(0.1) * rng.standard_normal(90)
-        cal = grouped_split(labels, "", seed, cal_needed=4).cal
+        cal = grouped_split(labels, "", seed, cal_needed=4).cal[""]
         groups = {i // 10 for i in cal}
         every = [i for i in range(80) if i // 10 in groups]
         one_p, every_p = (float(p_values(pictures[list(chosen)], pictures[80])) for chosen in (cal, every))
@@ -154,13 +138,25 @@ class Judged:
     def flags(self, event: Callable[[Verdict], bool]) -> NDArray[np.bool_]:
         return np.array([event(v) for v in self.verdicts])
 
+    @property
+    def cal(self) -> CalibrationSet:
+        return self.calibrator.cell("")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _intervals_once() -> Iterator[None]:
+    """The interval of a count is the slowest part of a verdict, and the same counts come again and again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "clopper_pearson", cache(module.clopper_pearson))
+        yield
+
 
 def calibrate(rng: np.random.Generator, n_cal: int, n_def: int = 0) -> Calibrator:
     return Calibrator.fit(
         (scored_image(rng) for _ in range(60)),
-        (scored_image(rng) for _ in range(n_cal)),
-        (scored_image(rng, SHIFT)[0] for _ in range(n_def)),
+        {"": (scored_image(rng) for _ in range(n_cal))},
         cluster_mass,
+        {"": (scored_image(rng, SHIFT)[0] for _ in range(n_def))},
     )
 
 
@@ -170,7 +166,7 @@ def judge(calibrator: Calibrator, rng: np.random.Generator, count: int, shift: f
         scores, features = scored_image(rng, shift)
         levels = {"alpha": ALPHA, "beta": BETA, "gamma": GAMMA, "prior": 0.05}
         verdicts.append(calibrator.verdict(scores, features, **levels))
-        maps.append(calibrator.fusion.map(scores))
+        maps.append(calibrator.scales.fusion.map(scores))
     return Judged(calibrator, verdicts, maps)
 
 
@@ -188,34 +184,32 @@ def defective() -> Judged:
 
 def test_p_values_of_normal_images(normal: Judged) -> None:
     for alpha in (0.01, 0.05, 0.1, 0.3):
-        assert holds(np.array([v.p_value <= alpha for v in normal.verdicts]), normal.calibrator.n, alpha)
+        assert holds(np.array([v.p_value <= alpha for v in normal.verdicts]), normal.cal.n, alpha)
     for name in ("patches", "pixels"):
         p = np.array([v.scorer_p_values[name] for v in normal.verdicts])
-        assert holds(p <= ALPHA, normal.calibrator.n, ALPHA)
+        assert holds(p <= ALPHA, normal.cal.n, ALPHA)
 
 
 def test_normal_images_rejected(normal: Judged) -> None:
     assert normal.flags(lambda v: v.decision is Decision.REJECT).any()
-    assert is_bounded(normal.flags(lambda v: v.decision is Decision.REJECT), normal.calibrator.n, ALPHA)
+    assert is_bounded(normal.flags(lambda v: v.decision is Decision.REJECT), normal.cal.n, ALPHA)
 
 
 def test_normal_images_deferred_by_each_rule(normal: Judged) -> None:
-    assert holds(normal.flags(lambda v: any(not g.passed for g in v.gates)), normal.calibrator.n, GAMMA)
-    assert is_bounded(normal.flags(lambda v: v.epistemic > v.epistemic_limit), normal.calibrator.n, GAMMA)
-    assert normal.flags(lambda v: v.epistemic > v.epistemic_limit).any()
+    assert holds(normal.flags(lambda v: any(not g.passed for g in v.gates)), normal.cal.n, GAMMA)
+    assert holds(normal.flags(lambda v: v.epistemic_within > v.epistemic_limit), normal.cal.n, GAMMA)
 
 
 def test_normal_maps_with_any_pixel_above_the_pixel_threshold(normal: Judged) -> None:
     for alpha in (0.01, 0.05, 0.2):
-        limit = normal.calibrator.pixel_threshold(alpha)
-        assert holds(np.array([bool((m > limit).any()) for m in normal.maps]), normal.calibrator.n, alpha)
+        limit = normal.cal.pixel_threshold(alpha)
+        assert holds(np.array([bool((m > limit).any()) for m in normal.maps]), normal.cal.n, alpha)
 
 
 def test_normal_maps_with_any_region_at_p_at_most_alpha(normal: Judged) -> None:
-    calibrator = normal.calibrator
+    mass = [cluster_mass(m, normal.calibrator.scales.cluster_threshold) for m in normal.maps]
     for alpha in (0.01, 0.05, 0.2):
-        mass = [cluster_mass(m, calibrator.cluster_threshold) for m in normal.maps]
-        assert holds(np.array([calibrator.region_p_value(x) <= alpha for x in mass]), calibrator.n, alpha)
+        assert holds(np.array([normal.cal.region_p_value(x) <= alpha for x in mass]), normal.cal.n, alpha)
 
 
 def test_negative_control_pooling_pixels() -> None:

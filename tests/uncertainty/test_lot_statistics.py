@@ -1,17 +1,15 @@
-"""Counts reconcile, intervals cover, and the Benjamini-Hochberg list keeps its false discovery rate."""
+"""Intervals cover, and the Benjamini-Hochberg list keeps its false discovery rate."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from explainvad.types import Decision, ImageRecord, ProbabilityBound, Verdict
-from explainvad.uncertainty.lot_statistics import benjamini_hochberg, clopper_pearson, summarise
+from explainvad.uncertainty.lot_statistics import benjamini_hochberg, clopper_pearson
 
 # --- Clopper-Pearson
 
@@ -128,89 +126,3 @@ def test_false_discovery_rate_of_conformal_p_values(conformal_lots: NDArray[np.f
 
 def test_without_correction_the_false_discovery_rate_is_exceeded(conformal_lots: NDArray[np.float64]) -> None:
     assert false_discovery_rate(conformal_lots <= Q) > Q + BAND
-
-
-# --- Summary of a lot
-
-
-def record(number: int, decision: Decision, p_value: float = 0.5, **changes: Any) -> ImageRecord:
-    image_id = f"img-{number:05d}"
-    inspected = decision is not Decision.NOT_INSPECTED
-    verdict = Verdict(
-        decision=decision,
-        score=1.0,
-        p_value=p_value,
-        alpha=changes.pop("alpha", 0.05),
-        probability=ProbabilityBound(upper=1.0, prior=0.01, method="stated"),
-        aleatoric=0.0,
-        epistemic=0.0,
-        epistemic_limit=1.0,
-        scorer_p_values={},
-        gates=(),
-        reasons=(),
-    ) if inspected else None  # fmt: skip
-    fields: dict[str, Any] = {
-        "image_id": image_id,
-        "file": f"{image_id}.png",
-        "sha256": None,
-        "size_bytes": None,
-        "width": None,
-        "height": None,
-        "notes": (),
-        "verdict": verdict,
-        "scores": {},
-        "findings": (),
-        "reference": None,
-        "artifacts": {},
-        "failure": None if inspected else "truncated",
-    }
-    return ImageRecord(**fields | changes)
-
-
-def test_summary_counts_every_decision_and_reconciles() -> None:
-    records = [
-        record(1, Decision.REJECT, 0.01),
-        record(2, Decision.NOT_FLAGGED, 0.6),
-        record(3, Decision.DEFER, 0.02),
-        record(4, Decision.NOT_INSPECTED),
-        record(5, Decision.REJECT, 0.05),
-        record(6, Decision.NOT_FLAGGED, 0.9),
-    ]
-    s = summarise(records, 0.05, fdr_level=0.10)
-    assert s.counts == {"REJECT": 2, "DEFER": 1, "ACCEPT": 0, "NOT_FLAGGED": 2, "NOT_INSPECTED": 1}
-    assert list(s.counts) == [d.value for d in Decision]
-    assert (s.n_files, s.n_inspected) == (6, 5)
-    assert s.expected_false_rejects == pytest.approx(0.25)
-    assert s.reject_rate is not None and s.defer_rate is not None
-    assert (s.reject_rate.estimate, s.defer_rate.estimate) == (0.4, 0.2)
-    assert s.reject_rate.upper == clopper_pearson(2, 5).upper
-    # p = .01, .02, .05 against the lines .02, .04, .06: all three, the deferred one too
-    assert s.fdr_rejected == ("img-00001", "img-00003", "img-00005")
-    assert s.fdr_level == 0.10
-
-
-def test_the_list_is_corrected_for_the_size_of_the_lot() -> None:
-    records = [record(1, Decision.REJECT, 0.03)] + [record(i, Decision.NOT_FLAGGED, 0.9) for i in range(2, 20)]
-    assert summarise(records, 0.05).fdr_rejected == ()
-
-
-def test_a_lot_of_which_nothing_was_inspected_has_no_rates() -> None:
-    s = summarise([record(1, Decision.NOT_INSPECTED)], 0.05)
-    assert s.reject_rate is None and s.defer_rate is None
-    assert (s.n_files, s.n_inspected, s.expected_false_rejects, s.fdr_rejected) == (1, 0, 0.0, ())
-    assert summarise([], 0.05).n_files == 0
-
-
-def test_a_repeated_image_does_not_reconcile() -> None:
-    with pytest.raises(ValueError, match="img-00001"):
-        summarise([record(1, Decision.REJECT), record(2, Decision.DEFER), record(1, Decision.DEFER)], 0.05)
-
-
-def test_an_unknown_decision_does_not_reconcile() -> None:
-    with pytest.raises(ValueError, match="add up to 1"):
-        summarise([record(1, "SCRAP")], 0.05)  # type: ignore[arg-type]
-
-
-def test_a_verdict_at_another_alpha_is_refused() -> None:
-    with pytest.raises(ValueError, match="img-00002"):
-        summarise([record(1, Decision.REJECT), record(2, Decision.REJECT, alpha=0.01)], 0.05)

@@ -1,12 +1,19 @@
-"""The decoder by hand: linear attention, distances of groups, and the loose loss."""
+"""The decoder by hand: linear attention, distances of groups, passes with dropout, and the loose loss."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
 
-from explainvad.detection.reconstruction.decoder import DecoderBlock, FeatureDecoder, LinearAttention, loose_loss
+from explainvad.detection.reconstruction.decoder import (
+    DecoderBlock,
+    FeatureDecoder,
+    LinearAttention,
+    loose_loss,
+    mc_dropout,
+)
 
 GROUPS, WIDTH = (6, 4), 16
 
@@ -114,6 +121,97 @@ def test_every_parameter_learns() -> None:
     decoder = build()
     decoder(torch.randn(2, 5, 10), torch.randn(5, WIDTH)).sum().backward()
     assert [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+# --- Passes with dropout left on
+
+
+@torch.inference_mode()
+def test_passes_with_dropout_are_those_of_torch_uncertainty() -> None:
+    methods = pytest.importorskip("torch_uncertainty.methods")
+
+    class Placed(nn.Module):
+        """The decoder as a model of features alone."""
+
+        def __init__(self, decoder: FeatureDecoder, position: Tensor) -> None:
+            super().__init__()
+            self.decoder, self.position = decoder, position
+
+        def forward(self, features: Tensor) -> Tensor:
+            return self.decoder(features, self.position)
+
+    features, position = torch.randn(7, 10), torch.randn(7, WIDTH)
+    ours = mc_dropout(build(), features, position, members=6, seed=3)
+    model = methods.mc_dropout(Placed(build(), position), num_estimators=6).eval()
+    torch.manual_seed(3)
+    theirs = model(features[None])
+    assert ours.shape == (6, 7, len(GROUPS))
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    assert (ours - ours[0]).abs().amax((1, 2))[1:].min() > 1e-3  # every pass has masks of its own
+
+
+@torch.inference_mode()
+def test_passes_vary_about_the_distance_without_dropout() -> None:
+    decoder, features, position = build(0.1), torch.randn(7, 10), torch.randn(7, WIDTH)
+    passes = mc_dropout(decoder, features, position, members=800)
+    exact = decoder(features[None], position)[0]
+    # dropout before the last linear layer of the squeeze leaves its mean as it is, and moves what follows but little
+    assert (passes.mean(0) - exact).abs().max() < 0.25 * passes.std(0).max()
+
+
+@torch.inference_mode()
+def test_without_dropout_all_passes_agree() -> None:
+    decoder, features, position = build(dropout=0.0), torch.randn(7, 10), torch.randn(7, WIDTH)
+    passes = mc_dropout(decoder, features, position, members=3)
+    torch.testing.assert_close(passes, decoder(features[None], position).expand(3, -1, -1), atol=1e-6, rtol=0)
+
+
+@torch.inference_mode()
+def test_what_was_asked_before_does_not_change_an_answer() -> None:
+    decoder, position = build(), torch.randn(7, WIDTH)
+    images = torch.randn(3, 7, 10)
+    alone = [mc_dropout(decoder, image, position, members=4) for image in images]
+    torch.rand(5)
+    for i in (2, 0, 1, 1):
+        assert torch.equal(mc_dropout(decoder, images[i], position, members=4), alone[i])
+    other = mc_dropout(decoder, images[0], position, members=4, seed=1)
+    assert not torch.equal(other, alone[0])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_decoder_is_silent_again_and_random_numbers_are_given_back(
+    raises: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, features, position = build(), torch.randn(7, 10), torch.randn(7, WIDTH)
+    seen: list[list[bool]] = []
+
+    def watched(*given: Tensor) -> Tensor:
+        seen.append([module.training for module in decoder.modules() if isinstance(module, nn.Dropout)])
+        torch.rand(3)
+        if raises:
+            raise MemoryError
+        return torch.zeros(2, 7, 2)
+
+    monkeypatch.setattr(decoder, "forward", watched)
+    state = torch.get_rng_state()
+    if raises:
+        with pytest.raises(MemoryError):
+            mc_dropout(decoder, features, position, members=2)
+    else:
+        mc_dropout(decoder, features, position, members=2)
+    assert seen == [[True]]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(module.training for module in decoder.modules())
+
+
+@torch.inference_mode()
+def test_only_dropout_is_left_on() -> None:
+    decoder = build()
+    decoder.norm = nn.BatchNorm1d(7).eval()  # in training it would move its averages
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    mc_dropout(decoder, torch.randn(7, 10), torch.randn(7, WIDTH), members=4)
+    assert all(torch.equal(before[name], value) for name, value in decoder.state_dict().items())
 
 
 # --- The loss

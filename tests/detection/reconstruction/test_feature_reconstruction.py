@@ -17,7 +17,7 @@ from explainvad.detection.backbone import embedded
 from explainvad.detection.backbone.embedded import EmbeddedBackbone
 from explainvad.detection.frames import gaussian_blur, to_frame, top_mean
 from explainvad.detection.reconstruction import features as module
-from explainvad.detection.reconstruction.decoder import FeatureDecoder
+from explainvad.detection.reconstruction.decoder import FeatureDecoder, mc_dropout
 from explainvad.detection.reconstruction.features import WIDTH, FeatureReconstruction
 from explainvad.detection.transformer import position_code
 from explainvad.errors import NotFittedError
@@ -104,6 +104,48 @@ def test_a_large_image_is_scored_through_windows_as_one_frame(
     assert calls == [(1, 3, 64, 64)] * (3 * 3)
     assert score.evidence["distance"].shape == (2, 16, 20)
     assert score.anomaly_map.shape == (512, 640) and np.isfinite(score.anomaly_map).all()
+
+
+# --- Members
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (16, 16), (9, 23), (40, 72)])
+def test_members_are_passes_with_dropout_over_every_second_row_and_column(
+    height: int, width: int, fitted: FeatureReconstruction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOP", 0.3)
+    image = picture(pattern(0, height, width))
+    (score,) = fitted.score([image])
+    grid = fitted._grid(image)
+    rows, cols = grid.shape[1:]
+    position = position_code(rows, cols, (rows, cols), (0, 0), WIDTH).reshape(rows, cols, WIDTH)[::2, ::2]
+    thinned = grid[:, ::2, ::2]
+    assert fitted.decoder is not None
+    with torch.inference_mode():
+        passes = mc_dropout(
+            fitted.decoder, thinned.reshape(len(grid), -1).T, position.reshape(-1, WIDTH), module.MEMBERS
+        )
+    assert score.members.shape == (module.MEMBERS,)
+    assert score.member_maps.shape == (module.MEMBERS, -(-rows // 2), -(-cols // 2))
+    assert score.members.dtype == score.member_maps.dtype == np.float32
+    for value, member, distance in zip(score.members, score.member_maps, passes, strict=True):
+        smooth = gaussian_blur(distance.mean(1).reshape(member.shape), module.SIGMA / 2)
+        np.testing.assert_allclose(member, smooth, atol=1e-6)
+        assert value == pytest.approx(top_mean(smooth, module.TOP), abs=1e-6)
+    assert len(set(score.members.tolist())) == module.MEMBERS
+
+
+def test_members_do_not_depend_on_what_was_scored_before(reconstruction: FeatureReconstruction) -> None:
+    images = [normal_pictures(1, first=100)[0], defective_picture(200), picture(pattern(101, 40, 90))]
+    state = torch.get_rng_state()
+    alone = [reconstruction.score([image])[0] for image in images]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    for one, other in zip(alone, reconstruction.score(images[::-1])[::-1], strict=True):
+        assert np.array_equal(one.members, other.members)
+        assert np.array_equal(one.member_maps, other.member_maps)
+    assert reconstruction.decoder is not None
+    assert not any(part.training for part in reconstruction.decoder.modules())
 
 
 # --- A fit
@@ -223,6 +265,8 @@ def test_a_restored_scorer_gives_identical_scores(fitted: FeatureReconstruction)
         assert ours.value == theirs.value
         assert np.array_equal(ours.anomaly_map, theirs.anomaly_map)
         assert np.array_equal(ours.evidence["distance"], theirs.evidence["distance"])
+        assert np.array_equal(ours.members, theirs.members)
+        assert np.array_equal(ours.member_maps, theirs.member_maps)
     assert asdict(restored.card()) == asdict(fitted.card())
 
 

@@ -179,6 +179,10 @@ def test_one_to_three_defects_of_the_asked_kinds(monkeypatch: pytest.MonkeyPatch
         counts.append(len(drawn))
     assert [counts.count(n) > 20 for n in (1, 2, 3)] == [True] * 3
     assert set(counts) == {1, 2, 3}
+    for count in (1, 2, 5):
+        drawn.clear()
+        blend_defects(Dice(count), plain(), plain(), count=count)
+        assert len(drawn) == count
     drawn.clear()
     for seed in range(200):
         blend_defects(Dice(seed), plain(), plain())

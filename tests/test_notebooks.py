@@ -1,0 +1,104 @@
+"""The notebooks run on what ships and on other data, say what their figures mean, and keep no results in git."""
+
+from __future__ import annotations
+
+import ast
+import os
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+from run_factories import passed_run
+
+from explainvad.evaluation.scored import GOOD, ScoredImages
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NAMES = ("calibration", "uncertainty", "lot_statistics", "drift")
+
+
+def read(name: str) -> NotebookNode:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def parameter_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+
+
+def executed(name: str, source: Path | None = None) -> NotebookNode:
+    """A copy that was run where the notebook lies, with another ``SOURCE`` where one is given."""
+    notebook = read(name)
+    if source is not None:
+        (cell,) = parameter_cells(notebook)
+        cell.source = f"SOURCE = {str(source)!r}"
+    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(FOLDER)}})
+    return client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def shown(cell: NotebookNode, kind: str) -> list[str]:
+    return [output.data[kind] for output in cell.get("outputs", ()) if kind in output.get("data", {})]
+
+
+def conclusions(notebook: NotebookNode) -> list[str]:
+    """The sentences that the last cell made from the numbers."""
+    (text,) = shown(notebook.cells[-1], "text/markdown")
+    return [line.removeprefix("- ") for line in text.splitlines()]
+
+
+def test_these_are_all_the_notebooks() -> None:
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NAMES)
+    readme = (FOLDER / "README.md").read_text("utf-8")
+    assert all(f"]({name}.ipynb)" in readme for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_keeps_no_results_and_has_one_parameter(name: str) -> None:
+    notebook = read(name)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code)
+
+    (cell,) = parameter_cells(notebook)
+    (statement,) = ast.parse(cell.source).body
+    assert isinstance(statement, ast.Assign)
+    assert ast.unparse(statement) == "SOURCE = ''"
+    assert "**Question.**" in notebook.cells[0].source
+    assert "**What it takes.**" in notebook.cells[0].source
+    assert "\nassert " in notebook.cells[-1].source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_and_explains_its_figures(name: str) -> None:
+    notebook = executed(name)
+    drawing = [i for i, cell in enumerate(notebook.cells) if shown(cell, "image/png")]
+    assert len(drawing) >= 4
+    for i in drawing:
+        following = notebook.cells[i + 1]
+        assert following.cell_type == "markdown", f"cell {i} of {name} draws and is not explained"
+        assert following.source.startswith("**To an auditor.**")
+    complaints = [o.text for cell in notebook.cells for o in cell.get("outputs", ()) if o.output_type == "stream"]
+    assert not complaints
+    assert len(conclusions(notebook)) >= 4
+
+
+def test_calibration_of_other_scores(tmp_path: Path) -> None:
+    """Too few labelled defects for a probability, too few good images for alpha = 0.01: it says so, and still runs."""
+    images = ScoredImages.load(FOLDER / "data" / "demo_scores.npz")
+    good, bad = (np.flatnonzero(chosen) for chosen in (images.kinds == GOOD, images.kinds != GOOD))
+    kept = np.concatenate([good[:80], bad[:30]])
+    columns = ({name: v[kept] for name, v in of.items()} for of in (images.values, images.members, images.features))
+    few = ScoredImages(images.groups[kept], images.kinds[kept], images.sizes[kept], *columns)
+    few.save(tmp_path / "few.npz")
+    notebook = executed("calibration", tmp_path / "few.npz")
+    assert any("110" in text and "54" in text for cell in notebook.cells for text in shown(cell, "text/plain"))
+    assert any("**nothing to judge**" in text for text in conclusions(notebook))
+    assert any("at p <= 0.02" in text for text in conclusions(notebook))
+
+
+def test_statistics_of_another_run(tmp_path: Path) -> None:
+    run = passed_run(tmp_path / "run", n_passed=30)
+    says = conclusions(executed("lot_statistics", run))
+    assert any("How many of the 30 that passed are defective is **not bounded**" in text for text in says)
+    assert any(text == "The list at q = 0.1 holds 31 of 31 images; rejected: 1." for text in says)
