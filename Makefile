@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 APT_PACKAGES := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core fonts-inter poppler-utils
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test check bench bench-tiles lock samples clean
+.PHONY: demo test check bench bench-tiles bench-calibration lock samples clean
 
 demo: $(VENV)/ready
 	$(BIN)/explainvad demo --out demo
@@ -23,10 +23,17 @@ check: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/embedded.py
 	$(BIN)/python tests/benchmarks/onnx_backbone.py
+	$(BIN)/python tests/benchmarks/lot_statement.py
+	$(BIN)/python tests/benchmarks/tail_extension.py
 
 # The public magnetic tiles, where they lie on this machine: make bench-tiles TILES=path/to/magnetic_tile
 bench-tiles: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/magnetic_tile.py $(TILES)
+
+# The table of promises in the README; the tiles are left out where TILES is not given
+bench-calibration: $(VENV)/ready
+	$(BIN)/python tests/benchmarks/scored_products.py build/scored $(if $(TILES),--tiles $(TILES))
+	$(BIN)/python tests/benchmarks/calibration_splits.py build/scored --readme README.md
 
 # Pinned versions with hashes; the package itself is installed editable beside them
 $(VENV)/ready: requirements.lock pyproject.toml

@@ -13,11 +13,11 @@ from jinja2 import Environment
 
 from explainvad.errors import UsageError
 from explainvad.report import wording
-from explainvad.report.figures import HeatScale
+from explainvad.report.figures import heat_scales
 from explainvad.report.image_page import ImagePage
-from explainvad.report.lot_plots import control_chart, power_curve
+from explainvad.report.lot_plots import LOTS_SHOWN, chart_words, control_chart, power_curve, power_words
 from explainvad.report.plots import colour_bar, score_plot
-from explainvad.report.statement import SUSPENDED, statements, stream_rows
+from explainvad.report.statement import alarm_risk, statements, stream_rows, suspension
 from explainvad.types import JSON, Decision, LotInfo, LotReport
 
 # The order of the reconciliation: what needs no action first.
@@ -64,7 +64,7 @@ def lot_graphics(environment: Environment, report: LotReport) -> dict[str, bytes
     calibration = report.model.calibration
     graphics = {
         "score-plot.svg": score_plot(environment, report),
-        "colour-bar.svg": colour_bar(environment, HeatScale.of(calibration)),
+        **{name: colour_bar(environment, scale) for name, scale in heat_scales(calibration).values()},
     }
     if report.statistics.chart is not None:
         graphics["control-chart.svg"] = control_chart(environment, report.statistics.chart)
@@ -76,12 +76,12 @@ def lot_graphics(environment: Environment, report: LotReport) -> dict[str, bytes
 def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: Sequence[Attachment]) -> dict[str, Any]:
     """Return the variables of ``report.html``, all but the way to address pictures."""
     lead, headline, sentence = wording.disposition(report)
-    calibration = report.model.calibration
+    statistics, calibration = report.statistics, report.model.calibration
     missed = [r for r in report.records if r.decision is Decision.NOT_INSPECTED]
     return {
         "report": report,
         "lot": report.lot,
-        "statistics": report.statistics,
+        "statistics": statistics,
         "model": report.model,
         "calibration": calibration,
         "provenance": report.provenance,
@@ -94,16 +94,19 @@ def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: S
         "contents": _contents(pages),
         "pages": pages,
         "missed": missed,
-        "fdr": frozenset(report.statistics.fdr_rejected),
+        "fdr": frozenset(statistics.fdr_rejected),
         "gates": next((r.verdict.gates for r in report.records if r.verdict), ()),
-        "bound_method": next((r.verdict.probability.method for r in report.records if r.verdict), None),
+        "bound_methods": tuple(dict.fromkeys(r.verdict.probability.method for r in report.records if r.verdict)),
         "fallbacks": tuple(dict.fromkeys((*report.model.fallbacks, *report.provenance.fallbacks))),
         "configuration": flattened(report.provenance.config),
         "statements": statements(report),
-        "streams": stream_rows(report),
-        "suspended": SUSPENDED if report.statistics.drift and report.statistics.drift.suspended else "",
+        "streams": stream_rows(statistics.drift),
+        "alarm_risk": alarm_risk(statistics.drift),
+        "suspended": suspension(report),
+        "chart_alt": chart_words(statistics.chart) if statistics.chart else "",
+        "lots_shown": LOTS_SHOWN,
+        "power_words": power_words(calibration.power) if calibration.power else "",
         "attachments": attachments,
-        "heat": HeatScale.of(calibration),
         "kind": wording.decision_class,
         "score_alt": _score_alt(report),
     }

@@ -1,6 +1,6 @@
 """Pictures of an image page: outlines, heat map, crops. Drawn with Pillow, written as JPEG.
 
-Heat maps share one scale, 0 to ``map_max`` = 4 x the pixel threshold: it is fixed by calibration, so two
+Heat maps of a cell share one scale, 0 to ``map_max`` = 4 x its pixel threshold: it is fixed by calibration, so two
 pages can be compared. Below the cluster threshold the photograph stays as it is.
 """
 
@@ -26,7 +26,7 @@ _INK, _PAPER = (20, 24, 28), (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class HeatScale:
-    """The fixed scale of all heat maps, in fused-map units: 0 <= cluster, pixel <= top."""
+    """The fixed scale of a cell's heat maps, in fused-map units: 0 <= cluster, pixel <= top."""
 
     cluster: float
     pixel: float
@@ -36,6 +36,12 @@ class HeatScale:
     def of(cls, calibration: CalibrationFacts) -> HeatScale:
         """Take the scale from calibration, never from an image."""
         return cls(calibration.cluster_threshold, calibration.pixel_threshold, 4 * calibration.pixel_threshold)
+
+
+def heat_scales(calibration: CalibrationFacts) -> dict[str, tuple[str, HeatScale]]:
+    """The scale of each cell's heat maps, and the name of its colour bar; of the empty name where there are no cells."""
+    facts = calibration.cells or (calibration,)
+    return {f.cell: (f"colour-bar-{number}.svg", HeatScale.of(f)) for number, f in enumerate(facts, 1)}
 
 
 def colour_stops(n: int) -> list[str]:

@@ -70,6 +70,8 @@ class ImagePage:
     total: int
     original: Picture
     overlay: Picture
+    heat: figures.HeatScale
+    colour_bar: str  # asset
     reference: Picture | None  # as a whole, only where there is no region to compare
     height_class: str
     above_threshold: bool
@@ -106,6 +108,7 @@ def _page(
     name = record.image_id
     photo = figures.photograph(read_artifact(run_dir, record, f"evidence/{name}.jpg"))
     heat_map = read_artifact(run_dir, record, f"maps/{name}.png")
+    colour_bar, heat = figures.heat_scales(calibration)[_verdict(record).cell]
     reference = None
     if record.reference is not None:
         reference = figures.photograph(read_artifact(run_dir, record, f"evidence/{name}-reference.jpg"))
@@ -114,7 +117,7 @@ def _page(
     # Draw the two large pictures.
     shown = figures.fitted(photo)
     pictures[f"{name}-outlined.jpg"] = figures.outlined(shown, [f.region for f in record.findings])
-    overlay, above = figures.heat_overlay(shown, heat_map, figures.HeatScale.of(calibration))
+    overlay, above = figures.heat_overlay(shown, heat_map, heat)
     pictures[f"{name}-heat.jpg"] = overlay
 
     # Cut the heaviest regions out, each beside the same place of the reference.
@@ -152,6 +155,8 @@ def _page(
         total=total,
         original=Picture(f"{name}-outlined.jpg", f"Inspected image {name}: {finding_words}."),
         overlay=Picture(f"{name}-heat.jpg", f"Heat map of {name}: {finding_words}; {WORDS[record.decision].lower()}."),
+        heat=heat,
+        colour_bar=colour_bar,
         reference=whole_reference,
         height_class=_height_class(record, reasons, len(regions), sentences),
         above_threshold=above,
@@ -235,7 +240,8 @@ def _height_class(
         used += 4.1 * (len(record.findings) > REGIONS_SHOWN)
     if sentences:
         used += head + 4.1 + sum(3.8 + more * (_lines(s.sentence, s.disputed) - 1) for s in sentences)
-    used += head + row * max(len(record.scores), len(_verdict(record).gates))
+    verdict = _verdict(record)
+    used += head + row * max(len(record.scores) + 1 + (verdict.p_interval is not None), len(verdict.gates))
     used += 30.6  # the human verdict
     room = _PAGE_MM - _RESERVE_MM - used
     return f"h{next((h for h in _PICTURE_MM if h <= room), _PICTURE_MM[-1])}"

@@ -95,6 +95,7 @@ def score_plot(environment: Environment, report: LotReport) -> bytes:
         top=_TOP,
         bottom=_BOTTOM,
         threshold=threshold,
+        threshold_name="largest threshold" if calibration.cells else "decision threshold",
         threshold_text=number(calibration.score_threshold),
         alpha=f"{calibration.alpha:g}",
         small={d.value: sorted({(m.x, m.y) for m in marks if m.decision is d}) for d in _SMALL},

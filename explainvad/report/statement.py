@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from explainvad.report.wording import count, interval, percent
-from explainvad.types import AuditResult, DriftStream, LotReport
+from explainvad.report.wording import count, elide, interval, percent
+from explainvad.types import AuditResult, CalibrationFacts, Drift, DriftStream, LotReport
 
 UNDETERMINED = "not determined"
-SUSPENDED = (
-    "Drift alarm: the images seen so far are no longer like the calibration images, so the guarantees in this report "
-    "are suspended. Decisions stand as recorded; their error rates are unknown until the model is calibrated again."
-)
+_ROUNDING = 1e-9  # counts and multiples of 1 / (n + 1) often meet a level exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,42 +35,110 @@ class StreamRow:
 
 
 _WATCHED = {
-    "scores": "fused scores of ordinary images, those below nine tenths of calibration; defects do not count",
+    "scores": "fused scores, those below nine tenths of calibration: defects do not count",
     "acquisition": "how pictures were taken: focus, light, framing, likeness",
 }
 
 
+def suspension(report: LotReport) -> str:
+    """What a drift alarm means for this report; empty while there is none."""
+    drift = report.statistics.drift
+    if drift is None or not drift.suspended:
+        return ""
+    differ = (
+        "the images seen so far are no longer like the calibration images"
+        if report.model.calibration.scheme == "split"
+        else "later images are no longer like earlier ones"
+    )
+    return (
+        f"Drift alarm: {differ}, so the guarantees in this report are suspended. Decisions stand as recorded; their "
+        "error rates are unknown until the model is calibrated again."
+    )
+
+
 def statements(report: LotReport) -> list[Statement]:
     """The bounds on the lot, also those that this record cannot give, with what they would need."""
+    return [_at_least(report), _share(report), _audited(report.audit) if report.audit else _not_audited()]
+
+
+def _at_least(report: LotReport) -> Statement:
     s, c = report.statistics, report.model.calibration
-    confidence = percent(s.confidence)
-    rows = []
-    if s.at_least_defective is not None:
-        rows.append(
-            Statement(
-                "Defective images, at least",
-                f"{s.at_least_defective:,} of {s.n_inspected:,}",
-                f"With {confidence} confidence (Simes, closed testing); “defective” means not like the normal images. "
-                "Which ones is not said",
-            )
-        )
-    rows.append(
-        Statement(
-            "Share of defective parts",
-            interval(s.defect_rate) if s.defect_rate else UNDETERMINED,
-            f"Rogan–Gladen with {confidence} interval, conservative; defects in the lot are like the "
-            f"{count(c.n_def, 'labelled one')}, of which {c.n_detected} have p ≤ α"
-            if s.defect_rate
-            else "Needs labelled defects (fit --defects) and one calibration for all images",
-        )
+    name = "Defective images, at least"
+    if s.at_least_defective is None:
+        return Statement(name, UNDETERMINED, "Needs an inspected image")
+    condition = (
+        f"With {percent(s.confidence)} confidence (Simes, closed testing); “defective” means not like the normal "
+        "images. Which ones is not said"
     )
-    rows.append(_audited(report.audit) if report.audit else _not_audited())
-    return rows
+    if c.scheme == "leave-one-out":
+        condition += ". Needs positive dependence of the p-values, which leave-one-out is not proven to give"
+    needed = _beyond_all(report)
+    if s.at_least_defective == 0 and needed > s.n_inspected:
+        condition += f". Cannot be above 0 here: {count(c.n_cal, 'calibration image')} are too few for this confidence"
+    elif s.at_least_defective == 0 and needed > 1:
+        condition += (
+            f". Cannot be above 0 unless {needed:,} or more of the {s.n_inspected:,} score higher than all calibration "
+            f"images{' of their cells' if c.cells else ''}: these are few for such a lot, and 0 is no sign of a good one"
+        )
+    return Statement(name, f"{s.at_least_defective:,} of {s.n_inspected:,}", condition)
+
+
+def _beyond_all(report: LotReport) -> int:
+    """How many of the m images must have the smallest p-value before Simes' bound can be above 0.
+
+    j p-values of 1 / (n + 1) reject when j >= m / ((1 - confidence)(n + 1)); of larger p-values it takes more.
+    """
+    s, c = report.statistics, report.model.calibration
+    smallest = min(facts.smallest_p for facts in c.cells or (c,))
+    return math.ceil(s.n_inspected * smallest / (1 - s.confidence) * (1 - _ROUNDING))
+
+
+def _share(report: LotReport) -> Statement:
+    s, c = report.statistics, report.model.calibration
+    rate = s.defect_rate
+    name = "Share of defective parts"
+    if rate is None:
+        return Statement(name, UNDETERMINED, _needed_for_share(report))
+    if c.n_detected / c.n_def <= _false_positive_rate(c):
+        why = (
+            f"Only {c.n_detected} of {count(c.n_def, 'labelled defect')} have p ≤ α, no more than normal images would: "
+            "p-values tell nothing of the share"
+        )
+        return Statement(name, UNDETERMINED, why)
+    if (rate.lower, rate.upper) == (0, 1):
+        why = (
+            f"{count(s.n_inspected, 'inspected image')}, {count(c.n_def, 'labelled defect')} of which {c.n_detected} "
+            f"have p ≤ α, and {count(c.n_cal, 'calibration image')} leave any share possible"
+        )
+        return Statement(name, UNDETERMINED, why)
+    return Statement(
+        name,
+        interval(rate),
+        f"Rogan–Gladen with {percent(rate.confidence)} interval, conservative; defects in the lot are like the "
+        f"{count(c.n_def, 'labelled one')}, of which {c.n_detected} have p ≤ α",
+    )
+
+
+def _needed_for_share(report: LotReport) -> str:
+    c = report.model.calibration
+    if not c.n_def:
+        return "Needs labelled defects (fit --defects)"
+    if c.cells:
+        return "Needs one calibration for all images; this model has one for each cell"
+    if c.scheme != "split":
+        return "Needs calibration images that trained nothing, so more reference images"
+    return "Needs an image that passed every acquisition gate"
+
+
+def _false_positive_rate(c: CalibrationFacts) -> float:
+    """Share of normal images with p <= alpha, on average over calibration sets: k / (n + 1), k = floor(alpha (n + 1))."""
+    return math.floor(c.alpha * (c.n_cal + 1) * (1 + _ROUNDING)) / (c.n_cal + 1)
 
 
 def _audited(audit: AuditResult) -> Statement:
-    found = f"{len(audit.defective)} of {count(len(audit.sample), 'sampled image')} found defective by {audit.auditor}"
-    again = f"; sample {audit.n_draws} of this run, earlier ones count too" if audit.n_draws > 1 else ""
+    sampled = count(len(audit.sample), "sampled image")
+    found = f"{len(audit.defective)} of {sampled} found defective by {elide(audit.auditor, 60)}"
+    again = f"; sample {audit.n_draws} of this run, while the confidence is that of one" if audit.n_draws > 1 else ""
     kept = "kept" if audit.reached else "not kept"
     return Statement(
         "Defective among those that passed, at most",
@@ -90,9 +156,8 @@ def _not_audited() -> Statement:
     )
 
 
-def stream_rows(report: LotReport) -> list[StreamRow]:
+def stream_rows(drift: Drift | None) -> list[StreamRow]:
     """The drift streams as the report prints them."""
-    drift = report.statistics.drift
     return [_stream(stream) for stream in drift.streams] if drift else []
 
 
@@ -103,7 +168,7 @@ def _stream(stream: DriftStream) -> StreamRow:
         now=_factor(stream.log10_wealth),
         peak=_factor(stream.log10_peak),
         limit=f"{1 / stream.delta:,.0f}",
-        status=f"alarm at {stream.alarm}" if stream.alarm else "no alarm",
+        status=f"alarm at {elide(stream.alarm, 80)}" if stream.alarm else "no alarm",
         alarmed=stream.alarmed,
     )
 
@@ -111,3 +176,8 @@ def _stream(stream: DriftStream) -> StreamRow:
 def _factor(log10: float) -> str:
     """A factor of evidence: small ones as a number, large ones as a power of ten."""
     return f"{10**log10:.3g}" if log10 < 5 else f"10^{log10:.0f}"
+
+
+def alarm_risk(drift: Drift | None) -> float:
+    """P(any stream ever raises an alarm), at most, while images are exchangeable: the sum of their deltas."""
+    return math.fsum(stream.delta for stream in drift.streams) if drift else 0.0

@@ -192,12 +192,12 @@ def test_each_side_of_the_grid_is_the_smaller_of_the_scorers(
         assert part.shape == expected and np.isfinite(part).all()
 
 
-def test_without_members_there_is_one_cell_for_the_whole_map() -> None:
+def test_without_members_the_grid_is_that_of_the_maps() -> None:
     field = np.arange(12.0).reshape(3, 4) / 12
-    doubt = by_hand("a", "b").doubt_map([score("a", anomaly_map=field), score("b")])
-    mean = ORDINARY + field.mean() * (RARE - ORDINARY)
-    assert_same(doubt, decompose([np.full((1, 1, 1), mean), np.full((1, 1, 1), ORDINARY)]))
-    assert not doubt.within.any()
+    doubt = by_hand("a", "b").doubt_map([score("a", anomaly_map=field), score("b", anomaly_map=0 * field)])
+    pixels = ORDINARY + field[None] * (RARE - ORDINARY)
+    assert_same(doubt, decompose([pixels, np.full((1, 3, 4), ORDINARY)]))
+    assert doubt.between.shape == (3, 4) and not doubt.within.any()
 
 
 def test_maps_far_beyond_every_normal_pixel_stay_finite() -> None:
