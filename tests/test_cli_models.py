@@ -91,7 +91,7 @@ class TestInspect:
         done = explainvad("inspect", model)
         assert done.code == 0
         assert f"id      {inspector.model_id}" in done.out
-        assert "splits  FIT 23, NORM 8, CAL 29, DEF 0 (every image its own group)" in done.out
+        assert "splits  split: FIT 23, NORM 8, CAL 29, DEF 0 (every image its own group)" in done.out
         for scorer in ("reconstruction", "memory_bank"):
             assert f"scorer  {scorer}" in done.out
         assert "note    CLIP scorer: not used" in done.out
@@ -133,10 +133,10 @@ class TestFit:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ((), "20 reference images in 20 groups are too few"),
-            (("--alpha", "0.001"), "999 for CAL"),
+            (("--alpha", "0.04"), "20 reference images of different parts are too few: needed are at least 24"),
+            (("--alpha", "0.001"), "needed are at least 999"),
             (("--group", r"unit(\d+)"), r"--group 'unit(\\d+)' does not match part_000.png"),
-            (("--group", "(["), "--group expects a CSV file or a regular expression"),
+            (("--group", "(["), "expected a CSV file or a regular expression, got '(['"),
             (("--group", "none.csv"), "the group table none.csv cannot be read"),
             (("--config", "none.toml"), "none.toml: expected a readable TOML file"),
             (("--profile", "standard"), "profile = 'standard'"),

@@ -38,6 +38,10 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
         gamma=1 / 30,
         q=0.3,
         prior=0.001,
+        confidence=0.9,
+        group_by=r"cam(\d)",
+        scheme="leave-one-out",
+        synthetic_defects=12,
         seed=2**32 - 1,
         device="cuda:1",
         detection=DetectionConfig(

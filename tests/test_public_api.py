@@ -38,8 +38,8 @@ SIGNATURES = {
     Inspector.load: "(path: 'str | Path', device: 'str' = 'auto') -> 'Inspector'",
     Inspector.analyze: "(self, lot: 'str | Path', out: 'str | Path | None' = None, *, "
     "progress: 'Progress | None' = None, **levels: 'Any') -> 'LotReport'",
-    Inspector.inspect: "(self, image: 'InspectionImage', config: 'InspectionConfig | None' = None) -> "
-    "'tuple[ImageRecord, dict[str, bytes]]'",
+    Inspector.inspect: "(self, image: 'InspectionImage', config: 'InspectionConfig | None' = None, "
+    "cell: 'str' = '') -> 'tuple[ImageRecord, dict[str, bytes]]'",
     LotReport.render: "(self, out: 'str | Path | None' = None, "
     "formats: 'Sequence[str]' = ('pdf', 'html', 'csv', 'json')) -> 'list[Path]'",
     load_config: "(path: 'Path') -> 'InspectionConfig'",
@@ -111,6 +111,10 @@ def test_settings_and_their_defaults_are_fixed() -> None:
         "gamma": 0.02,
         "q": 0.10,
         "prior": 0.05,
+        "confidence": 0.95,
+        "group_by": None,
+        "scheme": "auto",
+        "synthetic_defects": 0,
         "seed": 0,
         "device": "auto",
     }
