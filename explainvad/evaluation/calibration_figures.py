@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike
 
-from explainvad.evaluation.calibration import EmpiricalLevel, Floats, GroupRate, ReliabilityBin
+from explainvad.evaluation.calibration import Floats, ReliabilityBin
+from explainvad.evaluation.coverage import EmpiricalLevel, GroupRate
 from explainvad.evaluation.selective_risk import SelectiveRisk
 from explainvad.types import DetectionPower, Interval
 

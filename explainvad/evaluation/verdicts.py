@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from explainvad.evaluation.calibration import (
     brier_score,
-    conditional_coverage,
-    coverage_by_size,
-    empirical_level,
     expected_calibration_error,
     imprecise_bins,
     merged_probability,
@@ -30,6 +27,7 @@ from explainvad.evaluation.calibration_figures import (
     risk_coverage_figure,
     save_figure,
 )
+from explainvad.evaluation.coverage import conditional_coverage, coverage_by_size, empirical_level
 from explainvad.evaluation.selective_risk import augrc_difference, measure_selective_risk
 from explainvad.types import Decision, Verdict
 from explainvad.uncertainty.detection_power import detection_power

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
-from explainvad.evaluation.calibration import conditional_coverage, empirical_level, reliability_bins
+from explainvad.evaluation.calibration import reliability_bins
 from explainvad.evaluation.calibration_figures import (
     coverage_figure,
     detection_power_figure,
@@ -25,6 +25,7 @@ from explainvad.evaluation.calibration_figures import (
     risk_coverage_figure,
     save_figure,
 )
+from explainvad.evaluation.coverage import conditional_coverage, empirical_level
 from explainvad.evaluation.selective_risk import SelectiveRisk, measure_selective_risk
 from explainvad.types import DetectionPower
 

@@ -19,9 +19,6 @@ from explainvad.evaluation.calibration import (
     Bins,
     ReliabilityBin,
     brier_score,
-    conditional_coverage,
-    coverage_by_size,
-    empirical_level,
     expected_calibration_error,
     imprecise_bins,
     merged_probability,
@@ -29,6 +26,7 @@ from explainvad.evaluation.calibration import (
     reliability_bins,
     squared_calibration_error,
 )
+from explainvad.evaluation.coverage import conditional_coverage, coverage_by_size, empirical_level
 from explainvad.uncertainty.conformal import p_values
 
 # Two bins of width 1/2: predictions 0.7/3 and 2.5/3, shares 1/3 and 2/3
