@@ -55,7 +55,7 @@ def audit_sample(
 
 
 def _tell(result: AuditResult, run_dir: Path) -> None:
-    from explainvad.record.run import read_report
+    from explainvad.record.finished import read_report
 
     files = {record.image_id: record.file for record in read_report(run_dir).records}
     for image_id in result.defective:

@@ -15,7 +15,8 @@ import pikepdf
 import rfc8785
 
 from explainvad.record.events import RunStart
-from explainvad.record.run import Run, read_report
+from explainvad.record.finished import read_report
+from explainvad.record.run import Run
 from explainvad.record.verify import verify_run
 from explainvad.types import (
     CalibrationFacts,

@@ -15,7 +15,8 @@ from run_factories import continue_run, forge, make_start, passed_run, read_memb
 
 from explainvad.auditing import COLUMNS, draw_audit, record_audit
 from explainvad.errors import IntegrityError, UsageError
-from explainvad.record.run import Run, read_report
+from explainvad.record.finished import read_report
+from explainvad.record.run import Run
 from explainvad.record.verify import verify_run
 from explainvad.reporting import load_report
 from explainvad.types import LotInfo

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from explainvad.errors import RunConflictError, StorageError, UsageError
+from explainvad.errors import RunConflictError, UsageError
 from explainvad.record.audits import AUDIT_FOLDER, AuditDraw, AuditTrail, results_file
 from explainvad.record.events import (
     DRAW,
@@ -28,17 +28,17 @@ from explainvad.record.events import (
     start_to_json,
     to_json,
 )
-from explainvad.record.ledger import LEDGER, Ledger, read_lines
+from explainvad.record.finished import read_finished
+from explainvad.record.ledger import LEDGER, Ledger
 from explainvad.record.storage import (
     file_sha256,
-    open_below,
     remove_leftovers,
     sha256_hex,
     storage_errors,
     sync_folder,
     write_below,
 )
-from explainvad.types import AuditResult, ImageRecord, LotReport, LotStatistics, Provenance, Renderer
+from explainvad.types import AuditResult, ImageRecord, LotStatistics
 
 _SHOWN_DIFFERENCES = 6
 
@@ -78,7 +78,7 @@ class Run:
     def reopen(cls, run_dir: str | Path) -> Self:
         """Open a finished run for its report and audits. Raises UsageError when there is none, else as :meth:`open`."""
         root = Path(run_dir)
-        _read_finished(root)
+        read_finished(root)
         ledger = Ledger.open(root / LEDGER)
         try:
             return cls(root, ledger, History.of(ledger.events()))
@@ -219,55 +219,6 @@ class Run:
     def _refuse_finished(self) -> None:
         if self.finished:
             raise UsageError(f"{self._root} is finished and takes no more results; use another --out")
-
-
-def read_report(run_dir: str | Path, renderer: Renderer | None = None) -> LotReport:
-    """Rebuild the report of a finished run, with its latest audit, from its ledger alone.
-
-    Raises UsageError when ``run_dir`` holds no run or an unfinished one, IntegrityError when the ledger is not
-    what was written, StorageError when it cannot be read.
-    """
-    root = Path(run_dir)
-    history = _read_finished(root)
-    start, statistics, head = history.start, history.statistics, history.head
-    assert start is not None and statistics is not None and head is not None
-    provenance = Provenance(
-        report_id=report_id(head),
-        started_at=history.started_at,
-        finished_at=history.finished_at,
-        software=start.software,
-        versions=start.versions,
-        platform=start.platform,
-        config=start.config,
-        head_hash=head,
-        n_ledger_lines=history.n_lines,
-        fallbacks=tuple(history.fallbacks),
-        resumed=history.resumed,
-    )
-    records = tuple(history.records[image_id] for image_id in history.files)
-    audit = history.audits.results[-1] if history.audits.results else None
-    return LotReport(start.lot, records, statistics, start.model, provenance, root, renderer, audit)
-
-
-def report_id(head: str) -> str:
-    """Return the id of the report whose results head is ``head``: "EV-9F2C-04D1-77AB"."""
-    return "-".join(["EV", *(head[i : i + 4].upper() for i in (0, 4, 8))])
-
-
-def _read_finished(root: Path) -> History:
-    try:
-        with open_below(root, LEDGER) as source:
-            history = History.of(read_lines(source))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{root} holds no run: expected a folder with {LEDGER}") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {root / LEDGER}: {error.strerror or error}") from error
-    if not history.finished:
-        raise UsageError(
-            f"the run in {root} is not finished: {len(history.missing)} of {len(history.files)} files have no "
-            "result yet; give the same analyze command again, which resumes it"
-        )
-    return history
 
 
 def _prepare_folder(root: Path) -> None:

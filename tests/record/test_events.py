@@ -9,7 +9,8 @@ import pytest
 from run_factories import continue_run, finished_run, first_problem, forge, make_start, read_members, render
 
 from explainvad.errors import IntegrityError
-from explainvad.record.run import Run, read_report
+from explainvad.record.finished import read_report
+from explainvad.record.run import Run
 
 Members = list[dict[str, Any]]
 

@@ -22,7 +22,8 @@ from run_factories import (
 )
 
 from explainvad.errors import IntegrityError, RunConflictError, StorageError, UsageError
-from explainvad.record.run import Run, read_report
+from explainvad.record.finished import read_report
+from explainvad.record.run import Run
 from explainvad.record.verify import verify_run
 from explainvad.types import ImageRecord
 

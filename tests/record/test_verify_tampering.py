@@ -15,7 +15,8 @@ from run_factories import (
     tree,
 )
 
-from explainvad.record.run import Run, read_report
+from explainvad.record.finished import read_report
+from explainvad.record.run import Run
 from explainvad.record.verify import Verification, verify_run
 
 
