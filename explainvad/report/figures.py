@@ -39,7 +39,7 @@ class HeatScale:
 
 
 def heat_scales(calibration: CalibrationFacts) -> dict[str, tuple[str, HeatScale]]:
-    """The scale of each cell's heat maps, and the name of its colour bar; of the empty name where there are no cells."""
+    """The name of the colour bar and the scale of each cell's heat maps; the cell "" where there is only one."""
     facts = calibration.cells or (calibration,)
     return {f.cell: (f"colour-bar-{number}.svg", HeatScale.of(f)) for number, f in enumerate(facts, 1)}
 

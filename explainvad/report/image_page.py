@@ -239,7 +239,7 @@ def _height_class(
     if n_regions:
         used += 4.1 * (len(record.findings) > REGIONS_SHOWN)
     if sentences:
-        used += head + 4.1 + sum(3.8 + more * (_lines(s.sentence, s.disputed) - 1) for s in sentences)
+        used += head + 5.9 + sum(3.8 + more * (_lines(s.sentence, s.disputed) - 1) for s in sentences)
     verdict = _verdict(record)
     used += head + row * max(len(record.scores) + 1 + (verdict.p_interval is not None), len(verdict.gates))
     used += 30.6  # the human verdict

@@ -10,7 +10,7 @@ from explainvad.report.wording import count, elide, number, percent
 from explainvad.types import ChartPoint, ControlChart, DetectionPower
 
 _LEFT, _RIGHT, _TOP = 46.0, 438.0, 12.0
-_CHART_BOTTOM, _POWER_BOTTOM = 112.0, 118.0
+_CHART_BOTTOM, _POWER_BOTTOM = 112.0, 104.0
 LOTS_SHOWN = 40  # at most, the latest
 _NAME = 12  # characters of a lot's name
 _CHARACTER, _GAP = 4.4, 6.0  # svg units: of a name's width, and between names
@@ -57,8 +57,8 @@ def chart_words(chart: ControlChart) -> str:
     shown, present = chart.points[-LOTS_SHOWN:], chart.points[-1]
     earlier = "" if len(shown) == len(chart.points) else f", the latest of {len(chart.points):,}"
     return (
-        f"Control chart of {count(len(shown), 'lot')}{earlier}: the present lot, {percent(_share(present))} flagged, is "
-        f"{'outside' if present.outside else 'inside'} its control limits {percent(present.lower)} to "
+        f"Control chart of {count(len(shown), 'lot')}{earlier}: the present lot, {percent(_share(present))} flagged, "
+        f"is {'outside' if present.outside else 'inside'} its control limits {percent(present.lower)} to "
         f"{percent(present.upper)}; {sum(p.outside for p in shown)} of the lots shown lie outside theirs."
     )
 

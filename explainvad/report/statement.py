@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from explainvad.report.wording import count, elide, interval, percent
+from explainvad.report.wording import count, elide, interval, number, percent
 from explainvad.types import AuditResult, CalibrationFacts, Drift, DriftStream, LotReport
 
 UNDETERMINED = "not determined"
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _ROUNDING = 1e-9  # counts and multiples of 1 / (n + 1) often meet a level exactly
 
 
@@ -35,8 +36,8 @@ class StreamRow:
 
 
 _WATCHED = {
-    "scores": "fused scores, those below nine tenths of calibration: defects do not count",
-    "acquisition": "how pictures were taken: focus, light, framing, likeness",
+    "scores": "ordinary fused scores; defects do not count",
+    "acquisition": "pictures: focus, light, framing, likeness",
 }
 
 
@@ -78,7 +79,7 @@ def _at_least(report: LotReport) -> Statement:
     elif s.at_least_defective == 0 and needed > 1:
         condition += (
             f". Cannot be above 0 unless {needed:,} or more of the {s.n_inspected:,} score higher than all calibration "
-            f"images{' of their cells' if c.cells else ''}: these are few for such a lot, and 0 is no sign of a good one"
+            f"images{' of their cells' if c.cells else ''}: these are few for such a lot, so 0 says nothing of it"
         )
     return Statement(name, f"{s.at_least_defective:,} of {s.n_inspected:,}", condition)
 
@@ -131,7 +132,7 @@ def _needed_for_share(report: LotReport) -> str:
 
 
 def _false_positive_rate(c: CalibrationFacts) -> float:
-    """Share of normal images with p <= alpha, on average over calibration sets: k / (n + 1), k = floor(alpha (n + 1))."""
+    """Share of normal images with p <= alpha, averaged over calibration sets: floor(alpha (n + 1)) / (n + 1)."""
     return math.floor(c.alpha * (c.n_cal + 1) * (1 + _ROUNDING)) / (c.n_cal + 1)
 
 
@@ -175,7 +176,10 @@ def _stream(stream: DriftStream) -> StreamRow:
 
 def _factor(log10: float) -> str:
     """A factor of evidence: small ones as a number, large ones as a power of ten."""
-    return f"{10**log10:.3g}" if log10 < 5 else f"10^{log10:.0f}"
+    if log10 < 5:
+        return number(10**log10)
+    exponent, rest = divmod(round(log10, 2), 1)
+    return f"{10**rest:.1f} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}"
 
 
 def alarm_risk(drift: Drift | None) -> float:

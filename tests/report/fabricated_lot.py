@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from fabricated_model import CLUSTER_THRESHOLD, LOT, MODEL, PROVENANCE
 from fabricated_pictures import HEIGHT, WIDTH, Marks, encoded, fused_map, photo, stored_map
+from fabricated_statistics import CALM, CHART
 from skimage.measure import label, regionprops
 
 from explainvad.types import (
@@ -31,6 +32,7 @@ from explainvad.types import (
     Sentence,
     Verdict,
 )
+from explainvad.uncertainty.lot_statistics import clopper_pearson
 
 MEASURED = "measured text, no language model"
 HOSTILE = "=cmd|'/C calc'!A0 <img src=\"file:///etc/passwd\" onerror=alert(1)> \\u202egnp.exe \\x07"
@@ -140,6 +142,8 @@ def verdict_of(
         probability=ProbabilityBound(min(0.99, 0.0025 / p), 0.01, "from the p-value, Sellke et al. 2001"),
         aleatoric=0.21,
         epistemic=0.087,
+        epistemic_within=0.0522,
+        epistemic_between=0.0348,
         epistemic_limit=0.182,
         scorer_p_values={"masked autoencoder": min(1.0, 1.8 * p), "memory bank": p},
         gates=(
@@ -149,6 +153,7 @@ def verdict_of(
             GateResult("likeness", 0.31, 0.0, 0.62, True, "difference from the most similar reference image"),
         ),
         reasons=reasons,
+        p_interval=clopper_pearson(round(96 * p) - 1, 95),
     )
 
 
@@ -229,12 +234,12 @@ class Builder:
 
 
 def statistics_of(records: Sequence[ImageRecord]) -> LotStatistics:
-    """Counts that reconcile; the intervals are only roughly those that Clopper and Pearson would give."""
+    """Counts that reconcile, eleven earlier lots; the bound on defective images is made up."""
     counts = {d.value: sum(r.decision is d for r in records) for d in Decision}
     n = len(records) - counts["NOT_INSPECTED"]
 
     def rate(k: int) -> Interval | None:
-        return Interval(k / n, max(0.0, k / n - 0.09), min(1.0, k / n + 0.16), 0.95) if n else None
+        return clopper_pearson(k, n) if n else None
 
     return LotStatistics(
         n_files=len(records),
@@ -245,6 +250,9 @@ def statistics_of(records: Sequence[ImageRecord]) -> LotStatistics:
         expected_false_rejects=0.05 * n,
         fdr_level=0.1,
         fdr_rejected=tuple(r.image_id for r in records if r.decision is Decision.REJECT),
+        at_least_defective=min(3, counts["REJECT"]) if n else None,
+        drift=CALM,
+        chart=CHART,
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads the text of a PDF's pages through its fonts' ToUnicode maps, with pikepdf alone."""
+"""Reads the text of a PDF's pages through its fonts' ToUnicode maps, and where its parts begin, with pikepdf alone."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def page_text(page: pikepdf.Page) -> str:
                     codes = bytes(piece)
                     text += [current.get(int.from_bytes(codes[i : i + 2], "big"), "") for i in range(0, len(codes), 2)]
     return "".join("".join(text).split())
+
+
+def page_of_anchor(pdf: pikepdf.Pdf) -> dict[str, int]:
+    """Return the number of the page, from 0, that each anchor of the report lies on."""
+    names = pdf.Root.Names.Dests.Names
+    pages = {page.objgen: number for number, page in enumerate(pdf.pages)}
+    return {str(names[i]): pages[names[i + 1][0].objgen] for i in range(0, len(names), 2)}

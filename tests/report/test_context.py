@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pikepdf
 import pytest
 from fabricated_lot import Builder, quiet_lot, statistics_of, verdict_of
+from fabricated_statistics import power_of
+from fabricated_variants import cell_lot, cells_of, few_lot, synthetic_lot, with_calibration
+from page_text import sections, sections_of
 from pdf_text import page_text
 
 from explainvad.report.context import Attachment, flattened, issued_at, report_context
@@ -62,13 +64,6 @@ def test_attachment_hash_is_of_its_bytes() -> None:
     assert Attachment("a", b"", "", "Data").sha256.startswith("e3b0c44298fc1c14")
 
 
-def _sections(folder: Path) -> dict[str, str]:
-    """The rendered page's sections as text, by class; blanks of any kind become one blank."""
-    html = (folder / "report.html").read_text("utf-8")
-    sections = re.findall(r'<section class="([\w-]+)[^"]*"[^>]*>(.*?)</section>', html, re.S)
-    return {name: re.sub(r"(\s|&nbsp;|\u00a0)+", " ", re.sub(r"<[^>]+>", " ", body)) for name, body in sections}
-
-
 def test_labelled_defects_tell_what_accept_means(tmp_path: Path) -> None:
     b = Builder(tmp_path / "run")
     b.good(2)
@@ -79,10 +74,7 @@ def test_labelled_defects_tell_what_accept_means(tmp_path: Path) -> None:
     accepted = [replace(r, verdict=replace(r.verdict, decision=Decision.ACCEPT)) for r in report.records[:2]]
     records = (*accepted, report.records[2])
     model = replace(report.model, calibration=calibration)
-    ReportRenderer().render(
-        replace(report, records=records, statistics=statistics_of(records), model=model), tmp_path, ["html"]
-    )
-    text = _sections(tmp_path)
+    text = sections(replace(report, records=records, statistics=statistics_of(records), model=model), tmp_path)
     assert "unlike the 40 labelled defects" in text["cover"] and "Not flagged" not in text["cover"]
     assert "p₁ ≤ β = 0.1 among the 40 labelled defects" in text["summary"]
     assert "at most 10 % are expected to be accepted" in text["summary"]
@@ -95,8 +87,8 @@ def test_labelled_defects_tell_what_accept_means(tmp_path: Path) -> None:
 
 
 def test_without_labelled_defects_accept_is_never_mentioned(rendered: Path) -> None:
-    text = _sections(rendered)
-    for name in ("cover", "summary", "method", "image", "card"):
+    text = sections_of(rendered)
+    for name in ("cover", "summary", "statement", "method", "image", "card"):
         assert "p₁" not in text[name] and "β" not in text[name], name
     assert "Accept" not in text["cover"] + text["summary"]
     assert "so nothing is called accepted" in text["method"]
@@ -105,12 +97,13 @@ def test_without_labelled_defects_accept_is_never_mentioned(rendered: Path) -> N
 def test_cover_lists_the_parts_and_where_they_start(lot_report: LotReport, rendered: Path) -> None:
     pages, _ = image_pages(lot_report)
     anchors = [anchor for anchor, _ in report_context(lot_report, pages, [])["contents"]]
-    assert anchors == ["lot-summary", "method", "img-00005", "model-card", "appendix"]
+    assert anchors == ["lot-summary", "lot-statement", "method", "img-00005", "model-card", "appendix"]
     assert "Flagged images" not in dict(map(reversed, report_context(lot_report, [], [])["contents"]))
     with pikepdf.open(rendered / "report.pdf") as pdf:
         cover = page_text(pdf.pages[0])
         n_pages = len(pdf.pages)
-    assert f"Lotsummary2Methodanddecisionrule3Flaggedimages4Modelcard10Recordandverification{n_pages}" in cover
+    parts = "Lotsummary2Lotstatement3Methodanddecisionrule4Flaggedimages5Modelcard11"
+    assert f"Contents{parts}Recordandverification{n_pages}" in cover
 
 
 @pytest.mark.parametrize("formats", [["pdf"]])
@@ -122,3 +115,47 @@ def test_quiet_lot_has_no_image_pages(tmp_path: Path, formats: list[str]) -> Non
     assert "Noimageofthislotwasrejectedordeferred" in text
     assert "Everyfileofthelotwasinspected" in text
     assert "Humanverdict" not in text
+
+
+def test_method_names_every_way_that_probabilities_were_found(lot_report: LotReport) -> None:
+    method = lot_report.records[0].verdict
+    assert method is not None
+    other = replace(method, probability=replace(method.probability, method="another way"))
+    records = (replace(lot_report.records[0], verdict=other), *lot_report.records[1:])
+    told = report_context(replace(lot_report, records=records), [], [])["bound_methods"]
+    assert told == ("another way", method.probability.method)
+
+
+def test_cells_are_told_apart_on_method_and_card(tmp_path: Path) -> None:
+    text = sections(cell_lot(tmp_path / "run"), tmp_path)
+    assert "n = 95 for camera 1, n = 83 for camera 2" in text["method"]
+    assert "exceeds 1.42 (camera 1), 1.21 (camera 2)" in text["method"]
+    assert "1 / (n + 1), here 0.0119 in the smallest cell" in text["method"]
+    assert "camera 1 95 0 0.0104 0.0812 1.42 4.20 camera 2 83 0 0.0119 0.0872 1.21 3.36" in text["card"]
+    assert "p ≤ 0.05 in every cell" in text["summary"]
+
+
+def test_many_cells_are_left_to_the_card(lot_report: LotReport, tmp_path: Path) -> None:
+    cells = cells_of(lot_report.model.calibration, *(f"cavity {k}" for k in range(5)))
+    report = with_calibration(replace(lot_report, records=()), cells=cells)
+    text = sections(report, tmp_path)
+    assert "n = 47 to 95 calibration images in 5 cells" in text["method"] and "cavity" not in text["method"]
+    assert all(f"cavity {k} {95 - 12 * k} 0" in text["card"] for k in range(5))
+
+
+def test_power_without_a_curve_has_no_picture(tmp_path: Path) -> None:
+    report = with_calibration(synthetic_lot(tmp_path / "run"), power=power_of("synthetic", curve=False))
+    text = sections(report, tmp_path)["card"]
+    assert "39 of 40 synthetic defects have p ≤ 0.05. From which size" in text and "is not determined" in text
+    assert "MIL-HDBK" not in text
+    assert "Probability that a defect" not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_few_references_change_the_words_of_the_method(tmp_path: Path) -> None:
+    text = sections(few_lot(tmp_path / "run"), tmp_path)
+    assert "jackknife-minmax" in text["method"] and "is not proven here" in text["method"]
+    assert "with 95 % confidence" not in text["method"].split("What is guaranteed")[1].split("smallest p-value")[0]
+    assert "“Tail”" not in text["method"] and "Tail of normal images" not in text["image"]
+    assert "Calibration-conditional bound" not in text["card"] and "Split; leave-one-out" in text["card"]
+    assert "each scored by a model of the others" in text["summary"]
+    assert "no part of the model was fitted on" not in text["summary"]

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from fabricated_lot import Builder, quiet_lot, verdict_of
+from fabricated_variants import cell_lot
 
 from explainvad.report.assets import template_environment
 from explainvad.report.figures import HeatScale
@@ -58,6 +59,11 @@ def test_name_of_the_threshold_stands_where_no_mark_can(lot_report: LotReport) -
     marks = [float(x) for x in re.findall(r'<path d="M([\d.]+) [\d.]+(?:l|h)', svg)]
     assert len(starts) == 2 and min(starts) > 438
     assert max(marks) < 438
+
+
+def test_threshold_of_several_cells_is_named_the_largest(tmp_path: Path) -> None:
+    svg = score_plot(template_environment(), cell_lot(tmp_path)).decode()
+    assert ">largest threshold<" in svg and ">1.42 (p = 0.05)<" in svg and ">decision threshold<" not in svg
 
 
 def test_numbers_cover_neither_marks_nor_each_other_nor_the_threshold() -> None:
