@@ -16,6 +16,7 @@ from explainvad.errors import IntegrityError, UsageError
 from explainvad.record.audits import AUDIT_FOLDER, AuditDraw, sample_file
 from explainvad.record.run import Run
 from explainvad.record.storage import storage_errors, sync_folder, write_below
+from explainvad.report.exports import spreadsheet_text
 from explainvad.types import AuditResult, ImageRecord
 from explainvad.uncertainty.audit import draw_sample
 from explainvad.uncertainty.lot_bounds import audit_sample_size, audit_upper_bound
@@ -25,7 +26,6 @@ LIMIT = 0.01
 COLUMNS = ("number", "image_id", "file", "sha256", "result", "comment")
 GOOD, DEFECT = "good", "defect"
 _NEEDED = ("image_id", "sha256", "result")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _NAMED = 3  # rows that a message names
 
 
@@ -134,14 +134,8 @@ def _sheet(draw: AuditDraw, records: Mapping[str, ImageRecord]) -> bytes:
     writer.writerow(COLUMNS)
     for number, image_id in enumerate(draw.sample, start=1):
         record = records[image_id]
-        writer.writerow((number, image_id, _as_text(record.file), record.sha256, "", ""))
+        writer.writerow((number, image_id, spreadsheet_text(record.file), record.sha256, "", ""))
     return table.getvalue().encode("utf-8-sig")
-
-
-def _as_text(cell: str) -> str:
-    """Keep a spreadsheet from running a cell as a formula, and a carriage return from ending a row."""
-    safe = f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
-    return safe.replace("\r", "\\r")
 
 
 def _read_results(name: str, data: bytes, draw: AuditDraw, records: Mapping[str, ImageRecord]) -> dict[str, str]:

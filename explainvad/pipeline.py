@@ -130,7 +130,7 @@ class Inspector:
         config = parse_config({**self.config.model_dump(), **levels}, "analyze")
         if self.path is None:
             raise NotFittedError("the record names its model by the bundle's hash: save this inspector before analyze")
-        card, cells = self.card(config), self._cells(files, config.group_by)
+        card, cells = self.card(config), self.cells([file.file for file in files], config.group_by)
         start = RunStart(
             lot=info,
             files=tuple((file.image_id, file.file) for file in files),
@@ -155,8 +155,8 @@ class Inspector:
             finish(run, info.lot_id, summary, self.calibrator, self.path, self.model_id, few)
         return load_report(run_dir)
 
-    def _cells(self, files: Sequence[LotFile], rule: str | None) -> list[str | None]:
-        """The calibration cell of each file; None where the rule says nothing of it."""
+    def cells(self, files: Sequence[str], rule: str | None) -> list[str | None]:
+        """The calibration cell of each file; None where ``rule``, as ``group_by``, says nothing of it."""
         if set(self.calibrator.cells) == {""}:
             if rule:
                 raise UsageError(
@@ -165,7 +165,7 @@ class Inspector:
             return [""] * len(files)
         if rule is None:
             raise UsageError("this model is calibrated by cells: say with --group-by which cell a file belongs to")
-        return rule_labels([file.file for file in files], rule)
+        return rule_labels(files, rule)
 
     def _inspect_file(
         self,

@@ -11,6 +11,7 @@ from tiny_parts import CONFIG, GOOD, RUSTY, write_lot, write_part, write_referen
 
 from explainvad import Decision, Inspector, LotReport, verify_run
 from explainvad.errors import ConfigError, TooFewImagesError, UsageError
+from explainvad.evaluation.evaluate import evaluate_dataset
 
 FEW = 24
 
@@ -116,6 +117,18 @@ def test_cells_can_be_named_by_a_table(celled: Path, tmp_path: Path) -> None:
     table.write_text("file,group\n00_good.png,cam2\n01_good.png,cam1\n")
     report = inspector.analyze(lot, tmp_path / "run", group_by=str(table))
     assert [r.verdict and r.verdict.cell for r in report.records] == ["cam2", "cam1"]
+
+
+def test_an_evaluation_judges_each_image_in_its_cell(celled: Path, tmp_path: Path) -> None:
+    for i, camera in enumerate(("cam1", "cam2", "cam3")):
+        write_part(tmp_path / "data" / "good" / f"{camera}.png", 7000 + i)
+        write_part(tmp_path / "data" / "rust" / f"{camera}.png", 7100 + i, RUSTY)
+    result = evaluate_dataset(tmp_path / "data", tmp_path / "out", model=celled).results
+    assert (result["n_good"], result["n_defect"]) == (2, 2)
+    assert result["not_inspected"] == [
+        f"{kind}/cam3.png: belongs to cam3, which is not calibrated" for kind in ("good", "rust")
+    ]
+    assert result["calibration"]["levels"] == []  # of two calibrations there is no one band
 
 
 def test_a_rule_for_a_model_without_cells_is_refused(inspector: Inspector, lot: Path, tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def evaluate_dataset(
     measured = _Measured()
     used = set(fitting)
     items = [item for item in dataset.items if item.path not in used]
-    for number, item in enumerate(items, start=1):
+    cells = inspector.cells([item.file for item in items], inspector.config.group_by)
+    for number, (item, cell) in enumerate(zip(items, cells, strict=True), start=1):
         if progress:
             progress("evaluating", number, len(items))
         try:
@@ -110,7 +111,10 @@ def evaluate_dataset(
         mask = read_mask(item.mask_path, (image.height, image.width)) if item.mask_path else None
         if item.defect is None:
             mask = np.zeros((image.height, image.width), dtype=np.bool_)
-        record, fused_map = inspector.inspect_with_map(image)
+        if cell is None or cell not in inspector.calibrator.cells:
+            measured.not_inspected.append(f"{item.file}: belongs to {cell or 'no cell'}, which is not calibrated")
+            continue
+        record, fused_map = inspector.inspect_with_map(image, cell)
         measured.add(item.defect, record, fused_map, mask)
     if not measured.records:
         raise LotError(f"none of the {len(items)} images could be inspected; the first: {measured.not_inspected[0]}")

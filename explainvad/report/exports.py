@@ -44,11 +44,11 @@ def _row(record: ImageRecord) -> list[object]:
         numbers = [verdict.p_value, verdict.score, verdict.epistemic, len(record.findings)]
         reasons = "; ".join(verdict.reasons)
     return [
-        _as_text(record.file),
+        spreadsheet_text(record.file),
         record.sha256,
         record.decision.value,
         *numbers,
-        _as_text(reasons),
+        spreadsheet_text(reasons),
         record.image_id,
         record.width,
         record.height,
@@ -56,7 +56,8 @@ def _row(record: ImageRecord) -> list[object]:
     ]
 
 
-def _as_text(cell: str) -> str:
+def spreadsheet_text(cell: str) -> str:
+    """Keep a spreadsheet from running a cell as a formula, and a carriage return from ending a row."""
     safe = f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
     return safe.replace("\r", "\\r")  # the csv module would leave a lone carriage return unquoted
 
