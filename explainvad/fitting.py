@@ -90,7 +90,7 @@ def fit(
             yield score(image, scorers), acquired(image, pictures)
 
     def synthetic(number: int, cell: str) -> Iterator[tuple[list[ImageScore], float]]:
-        """Defects made on NORM images, which no scorer was trained on and which are not those of CAL."""
+        """Defects made on NORM images, each judged by scorers that were not fitted to it."""
         norm = [i for i in split.norm if cells[i] == cell]
         for n in range(n_made):
             index, donor = norm[n % len(norm)], norm[(n + 1) % len(norm)]
