@@ -154,17 +154,19 @@ def _labelled(
             raise LotError(f"{folder} holds a folder {other}/: name a folder that holds images of defects only")
     images = _readable(folder, "defect")
     notes = [f"defect image left out: {file}: {reason}" for file, reason in images.skipped]
-    names = [file.file for file in images.files]
-    if group is not None:
-        parts = rule_labels(names, group)
-        if all(parts):
-            images = images.subset(one_of_each([part or "" for part in parts], config.seed))
-        else:
-            notes.append(
-                "labelled defects: the grouping rule does not cover them, each was taken for a part of its own"
-            )
     own = _cells(images, config.group_by)
-    by_cell = {cell: images.subset([i for i, name in enumerate(own) if name == cell]) for cell in cells}
+    chosen: Sequence[int] = range(len(images))
+    if group is not None:
+        parts = rule_labels([file.file for file in images.files], group)
+        if all(parts):
+            chosen = one_of_each([f"{part} in {cell}" for part, cell in zip(parts, own, strict=True)], config.seed)
+        else:
+            notes.append("labelled defects: the grouping rule does not cover them, each counts as a part of its own")
+    notes += [
+        f"labelled defects of {cell}: left out, no reference images calibrate it"
+        for cell in sorted(set(own) - set(cells))
+    ]
+    by_cell = {cell: images.subset([i for i in chosen if own[i] == cell]) for cell in cells}
     enough = {cell: found for cell, found in by_cell.items() if len(found) >= images_needed(config.beta)}
     if not enough:
         require_images(max(map(len, by_cell.values())), config.beta, "accepting (on labelled defects)")

@@ -56,8 +56,9 @@ def _raised_gamma(asked: float, calibration: CalibrationFacts) -> tuple[str, ...
     """The fallback line of a calibration set too small for the asked deferral level."""
     if calibration.gamma <= asked:
         return ()
+    n_cal = min(facts.n_cal for facts in calibration.cells or (calibration,))
     return (
-        f"deferral level gamma = {asked:g} was asked for; with {calibration.n_cal} calibration images "
+        f"deferral level gamma = {asked:g} was asked for; with {n_cal} calibration images "
         f"{calibration.gamma:.3g} is in force",
     )
 

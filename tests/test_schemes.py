@@ -162,6 +162,25 @@ def test_enough_labelled_defects_give_an_interval_and_a_share(references: Path, 
     assert report.statistics.at_least_defective is not None and report.statistics.at_least_defective <= 5
 
 
+def test_few_images_cells_and_defects_together(tmp_path: Path) -> None:
+    for camera in ("cam1", "cam2", "cam3"):
+        for part in range(10):
+            seed = part + 100 * int(camera[-1])
+            if camera != "cam3":
+                write_part(tmp_path / "reference" / camera / f"part{part}_{camera}.png", seed)
+            for shot in (0, 1):
+                write_part(tmp_path / "defects" / camera / f"part{part}_{shot}.png", 3000 + 2 * seed + shot, RUSTY)
+    rules = {"group_by": r"(cam\d)", "group": r"part(\d+)_"}
+    inspector = Inspector.fit(tmp_path / "reference", config=CONFIG, defects=tmp_path / "defects", **rules)
+    facts = inspector.card().calibration
+    # ten parts under both cameras; of each part with a defect one picture for each camera
+    assert (facts.scheme, facts.n_groups) == ("leave-one-out", 10)
+    assert [(f.cell, f.n_cal, f.n_def) for f in facts.cells] == [("cam1", 10, 10), ("cam2", 10, 10)]
+    notes = inspector.card().fallbacks
+    assert "labelled defects of cam3: left out, no reference images calibrate it" in notes
+    assert "deferral level gamma = 0.02 was asked for; with 10 calibration images 0.0909 is in force" in notes
+
+
 def test_synthetic_defects_are_stamped_and_never_accept(references: Path, tmp_path: Path) -> None:
     inspector = Inspector.fit(references, config=CONFIG, synthetic_defects=40)
     restored = Inspector.load(inspector.save(tmp_path / "synthetic.evad"), "cpu")
