@@ -16,7 +16,8 @@ from explainvad.detection.ensemble import EmbeddedEnsemble
 from explainvad.detection.synthesis.whole import with_defect
 from explainvad.errors import LotError
 from explainvad.inspection import acquired
-from explainvad.lot import LazyImages, collect_references
+from explainvad.lazy_images import LazyImages
+from explainvad.lot import collect_references
 from explainvad.model_card import versions
 from explainvad.record.ledger import utc_now
 from explainvad.types import ImageScore, InspectionImage, Progress
@@ -84,6 +85,7 @@ def fit(
         return by.score(image)
 
     def scored(indices: Sequence[int]) -> Iterator[Scored]:
+        # lazily, because the maps of all images at once would not fit; leave-one-out so scores its few images twice
         for index in indices:
             scorers, pictures = judges(index)
             image = images[index]

@@ -24,9 +24,12 @@ EVIDENCE_SIDE = 1600  # px, longest side of a kept picture
 EVIDENCE_QUALITY = 92  # of its JPEG
 
 
-def acquired(image: InspectionImage, gallery: ReferenceGallery) -> dict[str, float]:
-    """How the picture was taken: what the acquisition gates look at."""
-    return acquisition_features(image, gallery.nearest(image)[0].distance, gallery.displacement(image))
+def acquired(
+    image: InspectionImage, gallery: ReferenceGallery, reference: ReferenceMatch | None = None
+) -> dict[str, float]:
+    """How the picture was taken: what the acquisition gates look at. ``reference``: the nearest, where it is known."""
+    reference = reference or gallery.nearest(image)[0]
+    return acquisition_features(image, reference.distance, gallery.displacement(image))
 
 
 def inspected(

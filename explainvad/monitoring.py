@@ -8,7 +8,8 @@ limit, the ordinary calibration scores and the ordinary scores of new images are
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -61,21 +62,15 @@ def finish(
     """
     records = list(run.done.values())
     content = lot_content([record.sha256 for record in records])
-    try:
-        history = LotHistory.open(history_path(model), model_id)
-    except StorageError as error:
-        if not run.finished:
-            run.fallback(f"history of the model not kept, so drift and control chart know this lot alone: {error}")
-            streams = _streams((), lot_id, _Images.of(records, set(), calibrator), calibrator, few)
-            run.finish(_monitored(summary, (), lot_id, streams, sum(r.flagged for r in records)))
-        return
-    with history:
-        earlier = history.before(content)
+    n_flagged = sum(record.flagged for record in records)
+    with _opened(run, model, model_id) as history:
+        earlier = history.before(content) if history else ()
         new = _Images.of(records, {digest for lot in earlier for digest in lot.images}, calibrator)
         streams = _streams(earlier, lot_id, new, calibrator, few)
-        n_flagged = sum(record.flagged for record in records)
         if not run.finished:
             run.finish(_monitored(summary, earlier, lot_id, streams, n_flagged))
+        if history is None:
+            return
         assert run.head is not None
         history.append(
             FinishedLot(
@@ -94,6 +89,20 @@ def finish(
         )
 
 
+@contextmanager
+def _opened(run: Run, model: Path, model_id: str) -> Iterator[LotHistory | None]:
+    """The history beside the model; None, and a line in the record, where it cannot be written."""
+    try:
+        history = LotHistory.open(history_path(model), model_id)
+    except StorageError as error:
+        if not run.finished:
+            run.fallback(f"history of the model not kept, so drift and control chart know this lot alone: {error}")
+        yield None
+        return
+    with history:
+        yield history
+
+
 def _streams(
     earlier: Sequence[FinishedLot], lot_id: str, new: _Images, calibrator: Calibrator, few: bool
 ) -> list[Stream]:
@@ -103,22 +112,17 @@ def _streams(
     """
     after = []
     for name in STREAMS:
-        limits = {cell: _ordinary(known) if name == "scores" else math.inf for cell, known in calibrator.cells.items()}
-
-        def watched(values: Sequence[float], cells: Sequence[str], limits: dict[str, float] = limits) -> list[int]:
-            return [i for i, (value, cell) in enumerate(zip(values, cells, strict=True)) if value < limits[cell]]
-
-        known = (
-            {} if few else {cell: _below(_column(cal, name), limits[cell]) for cell, cal in calibrator.cells.items()}
-        )
+        limits = {cell: _ordinary(cal) if name == "scores" else math.inf for cell, cal in calibrator.cells.items()}
+        known = {} if few else {cell: _column(cal, name) for cell, cal in calibrator.cells.items()}
+        known = {cell: values[values < limits[cell]] for cell, values in known.items()}
         stream = Stream.begin(name, known)
         if earlier:
             values = [value for lot in earlier for value in lot.values[name]]
             cells = [cell for lot in earlier for cell in lot.cells]
-            kept = watched(values, cells)
+            kept = _watched(values, cells, limits)
             state = earlier[-1].states[name]
             stream = Stream.resume(name, known, [values[i] for i in kept], [cells[i] for i in kept], state)
-        kept = watched(new.values[name], new.cells)
+        kept = _watched(new.values[name], new.cells, limits)
         after.append(
             stream.advance(
                 lot_id,
@@ -131,6 +135,11 @@ def _streams(
     return after
 
 
+def _watched(values: Sequence[float], cells: Sequence[str], limits: Mapping[str, float]) -> list[int]:
+    """Places of the values below the limit of their cell."""
+    return [i for i, (value, cell) in enumerate(zip(values, cells, strict=True)) if value < limits[cell]]
+
+
 def _column(known: CalibrationSet, stream: str) -> NDArray[np.float64]:
     return known.fused if stream == "scores" else known.deviation
 
@@ -138,10 +147,6 @@ def _column(known: CalibrationSet, stream: str) -> NDArray[np.float64]:
 def _ordinary(known: CalibrationSet) -> float:
     """A fixed order statistic of the calibration scores: given its value, the rest of them stay exchangeable."""
     return float(np.sort(known.fused)[math.ceil(ORDINARY * known.n) - 1])
-
-
-def _below(values: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
-    return values[values < limit]
 
 
 def _digest(sha256: str | None) -> str:

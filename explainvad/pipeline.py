@@ -145,9 +145,9 @@ class Inspector:
                 for line in card.fallbacks:
                     run.fallback(line)
                 seen = {r.sha256: r for r in run.done.values() if r.verdict is not None}
-                for number, file in enumerate(files, start=1):
+                for number, (file, cell) in enumerate(zip(files, cells, strict=True), start=1):
                     if file.image_id not in run.done:
-                        run.add(*self._inspect_file(file, cells[number - 1], root, info.mm_per_pixel, seen, config))
+                        run.add(*self._inspect_file(file, cell, root, info.mm_per_pixel, seen, config))
                     if progress:
                         progress("inspecting", number, len(files))
             summary = summarise(list(run.done.values()), card.calibration, config.q, config.confidence)
@@ -155,8 +155,8 @@ class Inspector:
             finish(run, info.lot_id, summary, self.calibrator, self.path, self.model_id, few)
         return load_report(run_dir)
 
-    def cells(self, files: Sequence[str], rule: str | None) -> list[str | None]:
-        """The calibration cell of each file; None where ``rule``, as ``group_by``, says nothing of it."""
+    def cells(self, files: Sequence[str], rule: str | None) -> list[str]:
+        """The calibration cell of each file; of a model with cells, empty where ``rule`` says nothing of the file."""
         if set(self.calibrator.cells) == {""}:
             if rule:
                 raise UsageError(
@@ -165,12 +165,19 @@ class Inspector:
             return [""] * len(files)
         if rule is None:
             raise UsageError("this model is calibrated by cells: say with --group-by which cell a file belongs to")
-        return rule_labels(files, rule)
+        return [label or "" for label in rule_labels(files, rule)]
+
+    def unknown_cell(self, cell: str) -> str | None:
+        """Why images of a cell cannot be judged; None where they can."""
+        if cell in self.calibrator.cells:
+            return None
+        known = ", ".join(sorted(self.calibrator.cells))
+        return f"belongs to {cell or 'no cell'}, and only {known} are calibrated: calibrate this one, or name it so"
 
     def _inspect_file(
         self,
         file: LotFile,
-        cell: str | None,
+        cell: str,
         root: Path,
         mm_per_pixel: float | None,
         seen: dict[str | None, ImageRecord],
@@ -187,12 +194,8 @@ class Inspector:
             return not_inspected(file, reason, image), {}
         if (wrong_size := self._wrong_size(image)) is not None:
             return not_inspected(file, wrong_size, image), {}
-        if cell is None or cell not in self.calibrator.cells:
-            known = ", ".join(sorted(self.calibrator.cells))
-            reason = (
-                f"belongs to {cell or 'no cell'}, and only {known} are calibrated: calibrate this one, or name it so"
-            )
-            return not_inspected(file, reason, image), {}
+        if (unknown_cell := self.unknown_cell(cell)) is not None:
+            return not_inspected(file, unknown_cell, image), {}
         record, files = self.inspect(image, config, cell)
         seen[image.sha256] = record
         return record, files
@@ -234,7 +237,7 @@ class Inspector:
         reference, picture = self.gallery.nearest(image)
         verdict = self.calibrator.verdict(
             scores,
-            acquired(image, self.gallery),
+            acquired(image, self.gallery, reference),
             alpha=config.alpha,
             beta=config.beta,
             gamma=config.gamma,

@@ -18,7 +18,8 @@ from PIL import Image
 
 from explainvad import lot
 from explainvad.errors import ConfigError, LotError, UnreadableImageError
-from explainvad.lot import LazyImages, LotFile, collect_references, display_name, read_image, read_lot_info, scan
+from explainvad.lazy_images import LazyImages
+from explainvad.lot import LotFile, collect_references, display_name, read_image, read_lot_info, scan
 
 
 def save(path: Path, value: int = 0) -> Path:

@@ -126,7 +126,8 @@ def test_an_evaluation_judges_each_image_in_its_cell(celled: Path, tmp_path: Pat
     result = evaluate_dataset(tmp_path / "data", tmp_path / "out", model=celled).results
     assert (result["n_good"], result["n_defect"]) == (2, 2)
     assert result["not_inspected"] == [
-        f"{kind}/cam3.png: belongs to cam3, which is not calibrated" for kind in ("good", "rust")
+        f"{kind}/cam3.png: belongs to cam3, and only cam1, cam2 are calibrated: calibrate this one, or name it so"
+        for kind in ("good", "rust")
     ]
     assert result["calibration"]["levels"] == []  # of two calibrations there is no one band
 

@@ -111,15 +111,15 @@ def evaluate_dataset(
         mask = read_mask(item.mask_path, (image.height, image.width)) if item.mask_path else None
         if item.defect is None:
             mask = np.zeros((image.height, image.width), dtype=np.bool_)
-        if cell is None or cell not in inspector.calibrator.cells:
-            measured.not_inspected.append(f"{item.file}: belongs to {cell or 'no cell'}, which is not calibrated")
+        if (unknown_cell := inspector.unknown_cell(cell)) is not None:
+            measured.not_inspected.append(f"{item.file}: {unknown_cell}")
             continue
         record, fused_map = inspector.inspect_with_map(image, cell)
         measured.add(item.defect, record, fused_map, mask)
     if not measured.records:
         raise LotError(f"none of the {len(items)} images could be inspected; the first: {measured.not_inspected[0]}")
     calibration = inspector.card().calibration
-    n_cal = None if calibration.cells else calibration.n_cal
+    verdicts = measured.verdicts(None if calibration.cells else calibration.n_cal, inspector.config.seed)
     evaluation = Evaluation(
         {
             "dataset": root.resolve().name,
@@ -127,13 +127,13 @@ def evaluate_dataset(
             "alpha": inspector.config.alpha,
             "n_cal": calibration.n_cal,
             "unmasked_defects": list(dataset.unmasked_defects),
-            "calibration": measured.verdicts.results(n_cal, inspector.config.seed),
+            "calibration": verdicts.results(),
             **measured.results(inspector.config.seed),
         }
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
-        measured.verdicts.save_figures(out, n_cal)
+        verdicts.save_figures(out)
         (out / "metrics.json").write_text(json.dumps(evaluation.results, indent=1, sort_keys=True) + "\n", "utf-8")
         (out / "metrics.txt").write_text(evaluation.table() + "\n", "utf-8")
     except OSError as error:
@@ -186,10 +186,10 @@ class _Measured:
         with_mask = defect is not None and mask is not None
         self.peaks.append(bool(mask.flat[int(fused_map.argmax())]) if with_mask and mask is not None else None)
 
-    @property
-    def verdicts(self) -> LabelledVerdicts:
+    def verdicts(self, n_cal: int | None, seed: int) -> LabelledVerdicts:
         """For the evaluation of calibration."""
-        return LabelledVerdicts([r.verdict for r in self.records if r.verdict is not None], self.labels, self.areas)
+        verdicts = [record.verdict for record in self.records if record.verdict is not None]
+        return LabelledVerdicts(verdicts, self.labels, self.areas, n_cal, seed)
 
     def results(self, seed: int) -> dict[str, Any]:
         y = np.array([label is not None for label in self.labels], dtype=np.bool_)

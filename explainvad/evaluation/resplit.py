@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from explainvad.errors import TooFewImagesError
 from explainvad.evaluation.calibration import merged_probability
 from explainvad.evaluation.scored import GOOD, ScoredImages
-from explainvad.types import Verdict
+from explainvad.types import Decision, Verdict
 from explainvad.uncertainty.calibrator import Calibrator
 from explainvad.uncertainty.conformal import images_needed
+from explainvad.uncertainty.splits import one_of_each
 
 NORM_SHARE, NORM_LEAST = 0.1, 8
 CAL_SHARE = 0.5  # or what SMALLEST_ALPHA needs, where that is more
@@ -69,12 +70,12 @@ class Judged:
     @property
     def deferred(self) -> NDArray[np.bool_]:
         """Whether a person must decide."""
-        return np.array([v.decision.value == "DEFER" for v in self.verdicts])
+        return np.array([v.decision is Decision.DEFER for v in self.verdicts])
 
     @property
     def accepted(self) -> NDArray[np.bool_]:
         """Whether the image was accepted on the strength of labelled defects."""
-        return np.array([v.decision.value == "ACCEPT" for v in self.verdicts])
+        return np.array([v.decision is Decision.ACCEPT for v in self.verdicts])
 
     @property
     def wrong(self) -> NDArray[np.float64]:
@@ -104,12 +105,16 @@ def judge(images: ScoredImages, seed: int, *, alpha: float = 0.05, beta: float =
             f"{images_needed(alpha)}: add good images, or ask for a larger alpha"
         )
     norm = good[np.isin(images.groups[good], names[:n_norm])]
-    cal = _one_of_each(images.groups, good, names[n_norm : n_norm + n_cal], rng)
-    test_good = _one_of_each(images.groups, good, names[n_norm + n_cal :], rng)
+
+    def one_image(kind: NDArray[np.intp], groups: NDArray[np.str_]) -> NDArray[np.intp]:
+        theirs = kind[np.isin(images.groups[kind], groups)]
+        return theirs[one_of_each(images.groups[theirs].tolist(), int(rng.integers(2**32)))]
+
+    cal, test_good = one_image(good, names[n_norm : n_norm + n_cal]), one_image(good, names[n_norm + n_cal :])
     defects = rng.permutation(np.unique(images.groups[bad]))
     n_def = round(DEF_SHARE * len(defects))
-    known = _one_of_each(images.groups, bad, defects[:n_def], rng)
-    test = np.concatenate([test_good, _one_of_each(images.groups, bad, defects[n_def:], rng)])
+    known = one_image(bad, defects[:n_def])
+    test = np.concatenate([test_good, one_image(bad, defects[n_def:])])
 
     calibrator = Calibrator.fit(
         (images.scored(i) for i in norm),
@@ -124,9 +129,3 @@ def judge(images: ScoredImages, seed: int, *, alpha: float = 0.05, beta: float =
         for scores, acquired in map(images.scored, test)
     )
     return Judged(len(cal), len(known), test, defective, verdicts)
-
-
-def _one_of_each(
-    groups: NDArray[np.str_], of: NDArray[np.intp], names: NDArray[np.str_], rng: np.random.Generator
-) -> NDArray[np.intp]:
-    return np.array([rng.choice(of[groups[of] == name]) for name in names], dtype=np.intp)

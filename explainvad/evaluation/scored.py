@@ -16,12 +16,13 @@ from explainvad.detection.ensemble import EmbeddedEnsemble
 from explainvad.errors import LotError
 from explainvad.evaluation.datasets import load_dataset, read_mask
 from explainvad.inspection import acquired
-from explainvad.lot import LazyImages, LotFile, read_image
+from explainvad.lazy_images import LazyImages
+from explainvad.lot import LotFile, read_image
 from explainvad.types import ImageScore, InspectionImage, Progress
 from explainvad.uncertainty.grouping import group_labels
 
 GOOD = "good"
-FIT_SHARE = 1 / 4  # of a flat data set's good groups: trains the scorers
+FIT_SHARE = 1 / 4  # of a data set's good groups: trains the scorers
 
 LabelledImage = tuple[InspectionImage, str, str, float]  # image, group, kind, size of its defect
 _MAPPINGS = ("values", "members", "features")
@@ -92,8 +93,8 @@ def score_dataset(
 ) -> ScoredImages:
     """Fit the scorers to a part of a labelled data set's normal images, and score all others.
 
-    With ``train/good`` the scorers get a quarter of its groups, without it a quarter of the groups of all good images:
-    the others are for calibration and test. ``group`` is a rule as in :func:`group_labels`. Raises LotError.
+    The scorers get FIT_SHARE of the groups of all good images, whether these lie in ``train/`` or not; the others are
+    for calibration and test. ``group`` is a rule as in :func:`group_labels`. Raises LotError and ConfigError.
     """
     config = config or InspectionConfig()
     dataset = load_dataset(root)
@@ -109,17 +110,18 @@ def score_dataset(
     detection = config.detection.model_dump()
     ensemble = EmbeddedEnsemble.fit(fit, config.seed, **detection, device=config.device, progress=progress)
 
+    defects = [(item, item.defect) for item in dataset.items if item.defect is not None]
+    defect_labels, _ = group_labels([item.file for item, _ in defects], group)
+
     def images() -> Iterable[LabelledImage]:
         for file, label in zip(files, labels, strict=True):
             if label not in fitting:
                 yield read_image(file), label, GOOD, 0.0
-        for item in dataset.items:
-            if item.defect is not None:
-                image = read_image(LotFile(item.file, item.file, item.path, root))
-                size = float("nan")
-                if item.mask_path is not None:
-                    size = float(np.sqrt(read_mask(item.mask_path, (image.height, image.width)).sum()))
-                own = group_labels([item.file], group)[0][0] if group else item.file
-                yield image, own, item.defect, size
+        for (item, kind), label in zip(defects, defect_labels, strict=True):
+            image = read_image(LotFile(item.file, item.file, item.path, root))
+            size = float("nan")
+            if item.mask_path is not None:
+                size = float(np.sqrt(read_mask(item.mask_path, (image.height, image.width)).sum()))
+            yield image, label, kind, size
 
     return ScoredImages.score(images(), ensemble, ReferenceGallery.fit(fit))

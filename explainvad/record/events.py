@@ -33,7 +33,6 @@ from explainvad.types import AuditResult, Decision, ImageRecord, LotInfo, LotSta
 
 T = TypeVar("T")
 
-_PASSED = (Decision.NOT_FLAGGED, Decision.ACCEPT)
 _AFTERWARDS = ("report_rendered", "audit_drawn", "audit_recorded")  # all that may follow run_finished
 
 
@@ -169,7 +168,7 @@ class History:
     def passed(self) -> list[ImageRecord]:
         """The images recorded so far that were neither flagged nor left out, in the lot's order."""
         records = (self.records.get(image_id) for image_id in self.files)
-        return [record for record in records if record is not None and record.decision in _PASSED]
+        return [record for record in records if record is not None and record.decision.passed]
 
     def apply(self, line: Line) -> None:
         """Take one line into account. Raises LedgerError, and changes nothing, when it cannot be right."""

@@ -65,14 +65,15 @@ def statements(report: LotReport) -> list[Statement]:
 def _at_least(report: LotReport) -> Statement:
     s, c = report.statistics, report.model.calibration
     name = "Defective images, at least"
+    if c.scheme == "leave-one-out":
+        why = "Needs positive dependence of the p-values, which leave-one-out is not proven to give"
+        return Statement(name, UNDETERMINED, why)
     if s.at_least_defective is None:
         return Statement(name, UNDETERMINED, "Needs an inspected image")
     condition = (
         f"With {percent(s.confidence)} confidence (Simes, closed testing); “defective” means not like the normal "
         "images. Which ones is not said"
     )
-    if c.scheme == "leave-one-out":
-        condition += ". Needs positive dependence of the p-values, which leave-one-out is not proven to give"
     needed = _beyond_all(report)
     if s.at_least_defective == 0 and needed > s.n_inspected:
         condition += f". Cannot be above 0 here: {count(c.n_cal, 'calibration image')} are too few for this confidence"

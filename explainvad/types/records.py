@@ -21,6 +21,11 @@ class Decision(StrEnum):
     NOT_FLAGGED = "NOT_FLAGGED"  # no evidence against the part; never called accepted
     NOT_INSPECTED = "NOT_INSPECTED"  # the file could not be inspected; its reason is named
 
+    @property
+    def passed(self) -> bool:
+        """Whether the image goes on without a person looking at it."""
+        return self in (Decision.ACCEPT, Decision.NOT_FLAGGED)
+
 
 class ClaimStatus(StrEnum):
     """Result of checking a statement against the measured facts."""
@@ -87,6 +92,11 @@ class Verdict:
     epistemic_between: float = 0.0
     p_interval: Interval | None = None  # Clopper-Pearson, 95 %
     cell: str = ""  # of Mondrian calibration; empty where there is only one
+
+    @property
+    def gates_passed(self) -> bool:
+        """Whether the picture was taken like the reference pictures, so that ``p_value`` may be used."""
+        return all(gate.passed for gate in self.gates)
 
     def __post_init__(self) -> None:
         require(self.decision is not Decision.NOT_INSPECTED, "a verdict needs an inspected image")

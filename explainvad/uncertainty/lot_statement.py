@@ -43,7 +43,7 @@ def summarise(
     if sum(counts.values()) != len(records):
         raise ValueError(f"counts must add up to {len(records)} files, got {dict(counted)}")
 
-    p = [_usable_p_value(verdict) for verdict in verdicts.values()]
+    p = [verdict.p_value if verdict.gates_passed else 1.0 for verdict in verdicts.values()]
     listed = benjamini_hochberg(p, fdr_level)
     return LotStatistics(
         n_files=len(records),
@@ -60,13 +60,9 @@ def summarise(
     )
 
 
-def _usable_p_value(verdict: Verdict) -> float:
-    return verdict.p_value if all(gate.passed for gate in verdict.gates) else 1.0
-
-
 def _defect_rate(verdicts: Sequence[Verdict], calibration: CalibrationFacts, confidence: float) -> Interval | None:
     """Rogan-Gladen over the images whose gates passed: on the others the p-value's error rates are unknown."""
-    usable = [v for v in verdicts if all(gate.passed for gate in v.gates)]
+    usable = [v for v in verdicts if v.gates_passed]
     c = calibration
     if not usable or not c.n_def or c.cells or c.scheme != SPLIT:
         return None
