@@ -7,6 +7,7 @@
     │   ├── ConfigError         an unknown key, a value out of range, an unreadable TOML
     │   ├── ModelNotFoundError  no bundle was named and none could be found
     │   ├── LotError            the lot (or reference folder) is missing, empty or not a folder
+    │   ├── WeightsError        pretrained weights are missing, incomplete or not what the lock says
     │   ├── TooFewImagesError   fewer calibration images than the asked alpha needs
     │   └── RunConflictError    the output folder holds another run
     ├── UnreadableImageError    one file cannot be inspected; never stops a lot
@@ -39,6 +40,10 @@ class ModelNotFoundError(UsageError):
 
 class LotError(UsageError):
     """The lot or reference folder is missing, empty or not a folder."""
+
+
+class WeightsError(UsageError):
+    """Pretrained weights are missing, incomplete or not loadable. The message names the command to run."""
 
 
 class TooFewImagesError(UsageError):
