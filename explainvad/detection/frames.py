@@ -33,6 +33,26 @@ def working_size(height: int, width: int, resolution: int, patch: int) -> tuple[
     return rows, cols
 
 
+def shorter_side_size(height: int, width: int, resolution: int, multiple: int) -> tuple[int, int]:
+    """Rows and columns of a frame whose shorter side is about ``resolution`` px, both multiples of ``multiple``.
+
+    The aspect ratio is kept to within half a multiple; rounding instead of cropping, so that no border goes unseen.
+    Small images are enlarged; large ones are reduced by MAX_REDUCTION at most.
+    """
+    scale = max(resolution / min(height, width), 1.0 / MAX_REDUCTION)
+    rows, cols = (max(2, round(side * scale / multiple)) * multiple for side in (height, width))
+    return rows, cols
+
+
+def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
+    """Resize uint8 (H, W, 3) to uint8 (3, rows, columns), bicubic and antialiased, as pretrained networks expect."""
+    image = torch.tensor(pixels).permute(2, 0, 1)[None]
+    if tuple(image.shape[2:]) == size:
+        return image[0].contiguous()
+    out = F.interpolate(image.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
+    return out[0].round().clamp(0, 255).to(torch.uint8)
+
+
 def to_working(pixels: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
     """Resize uint8 (H, W, 3) to uint8 (3, rows, columns), antialiased."""
     image = torch.tensor(pixels).permute(2, 0, 1)[None]
@@ -73,15 +93,21 @@ def blend_weight(rows: int, cols: int) -> Tensor:
     return ramp(rows)[:, None] * ramp(cols)[None, :]
 
 
-def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """Blur (rows, cols) with a Gaussian cut off at 3 sigma; borders are reflected, so a constant stays one."""
-    radius = min(int(3 * sigma + 0.5), min(image.shape) - 1)
+def gaussian_blur(image: Tensor, sigma: float, cut: float = 3.0) -> Tensor:
+    """Blur (rows, cols) with a Gaussian cut off at ``cut`` sigma; borders are reflected, so a constant stays one."""
+    radius = min(int(cut * sigma + 0.5), min(image.shape) - 1)
     if sigma <= 0 or radius < 1:
         return image
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(image)
     padded = F.pad(image[None, None], (radius,) * 4, mode="reflect")
     return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None, :])[0, 0]
+
+
+def smooth_map(grid: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
+    """A patch grid (rows, cols) as a map over the working frame of ``size`` px, blurred by ``sigma`` px, cut at 4."""
+    full = F.interpolate(grid[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    return gaussian_blur(full, sigma, cut=4.0)
 
 
 def to_frame(working_map: Tensor, height: int, width: int) -> NDArray[np.float32]:

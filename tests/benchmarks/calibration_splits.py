@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from readme_section import write_section
 from scipy import stats
 
 from explainvad.evaluation.calibration import expected_calibration_error, reliability_bins
@@ -23,7 +24,6 @@ from explainvad.evaluation.selective_risk import augrc, selective_risks
 from explainvad.uncertainty.conformal import significant_ranks
 
 ALPHAS, BETA = (0.01, 0.05, 0.10), 0.10
-BEGIN, END = "<!-- calibration table: begin -->", "<!-- calibration table: end -->"
 PRODUCTS = {"demo": "demo flange (generated)", "tiles": "magnetic tiles"}
 
 
@@ -114,12 +114,7 @@ def main() -> None:
     if arguments.readme is None:
         print(table)
         return
-    text = arguments.readme.read_text("utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise SystemExit(f"{arguments.readme} has no markers {BEGIN} and {END}: put them where the table belongs")
-    arguments.readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", "utf-8")
+    write_section(arguments.readme, "calibration table", table)
 
 
 if __name__ == "__main__":

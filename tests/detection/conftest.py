@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 from patterned import normal_pictures
+from tiny_models import tiny_backbones, write_store
 
 from explainvad.detection.backbone.embedded import EmbeddedBackbone
+from explainvad.detection.backbones import Backbones
 from explainvad.detection.reconstruction.features import FeatureReconstruction
 
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -36,3 +39,15 @@ def reconstruction(shipped: EmbeddedBackbone) -> FeatureReconstruction:
     scorer = FeatureReconstruction(shipped, steps=150, batch=4)
     scorer.fit(normal_pictures(12), seed=0)
     return scorer
+
+
+@pytest.fixture(scope="session")
+def weight_store(tmp_path_factory: pytest.TempPathFactory, _one_thread: None) -> Path:
+    """A store of tiny networks. Tests must not change it."""
+    return write_store(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture
+def backbones(weight_store: Path) -> Backbones:
+    """A fresh pool over the tiny networks."""
+    return tiny_backbones(weight_store)
