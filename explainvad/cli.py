@@ -13,7 +13,9 @@ import typer
 
 from explainvad.cli_audit import audit_sample
 from explainvad.cli_backbone import export_backbone, train_backbone
-from explainvad.cli_fit import Config, Device, Group, GroupBy, fit, inspect, settings_from
+from explainvad.cli_fit import Config, Device, Group, GroupBy, extend, fit, inspect, settings_from
+from explainvad.cli_models import models_app
+from explainvad.cli_prompts import prompts_command
 from explainvad.cli_sampling import sampling_plan_command
 from explainvad.errors import ExplainVADError, UsageError
 from explainvad.progress import progress
@@ -176,9 +178,12 @@ def verify(
     typer.echo("The record is whole.")
 
 
+app.command()(extend)
+app.add_typer(models_app, name="models")
 app.command()(inspect)
 app.command()(audit_sample)
 app.command("sampling-plan")(sampling_plan_command)
+app.command("prompts")(prompts_command)
 app.command()(train_backbone)
 app.command()(export_backbone)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from explainvad.errors import UsageError
 from explainvad.progress import progress
 
 
@@ -34,17 +35,36 @@ def export_backbone(
     model: Annotated[
         Path | None,
         typer.Option(
-            "--model", help="Model whose adapted backbone it is; the shipped one otherwise.", show_default=False
+            "--model",
+            help="Model whose backbone it is, adapted or that of its memory bank; the shipped one otherwise.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:
     """Write the backbone as one ONNX file, checked against torch. Needs the extra `onnx`."""
     from explainvad.detection.backbone.embedded import load_shipped
     from explainvad.detection.backbone.onnx_export import export_onnx
+    from explainvad.detection.ensemble import EmbeddedEnsemble
     from explainvad.pipeline import Inspector
 
-    if model:
-        typer.echo(f"onnx    {export_onnx(Inspector.load(model, 'cpu').ensemble.backbone.network, out)}")
-    else:
+    if model is None:
         network, manifest = load_shipped()
         typer.echo(f"onnx    {export_onnx(network, out, weights_sha256=manifest['sha256'])}")
+        return
+    inspector = Inspector.load(model, "cpu")
+    ensemble = inspector.ensemble
+    if isinstance(ensemble, EmbeddedEnsemble):
+        typer.echo(f"onnx    {export_onnx(ensemble.backbone.network, out)}")
+        return
+    from explainvad.detection.banks.patch_bank import PatchBank
+    from explainvad.detection.edge_export import export_layers
+    from explainvad.detection.frames import shorter_side_size
+
+    banks = [scorer for scorer in ensemble.scorers if isinstance(scorer, PatchBank)]
+    if len(banks) != 1:
+        raise UsageError(f"expected a model with one memory bank, whose backbone is exported, got {len(banks)}")
+    (bank,) = banks
+    weights = bank.backbones.store.weights(bank.extractor.name)
+    (_, width), (_, height) = inspector.fitted["sizes"]
+    size = shorter_side_size(height, width, bank.extractor.resolution, weights.multiple)
+    typer.echo(f"onnx    {export_layers(weights, bank.layers, out, *size)}, frames of {size[1]} x {size[0]} px")

@@ -42,7 +42,11 @@ def fit(
     reference: Annotated[list[Path], typer.Argument(help="Folders or files of normal images.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="Model to write, NAME.evad.", show_default=False)],
     profile: Annotated[
-        str | None, typer.Option("--profile", help="Ensemble of scorers; embedded needs no weights.")
+        str | None,
+        typer.Option(
+            "--profile",
+            help="Ensemble of scorers: embedded (needs no weights), standard, zero-shot, edge, custom.",
+        ),
     ] = None,
     config: Config = None,
     defects: Annotated[
@@ -75,6 +79,36 @@ def fit(
         inspector = Inspector.fit(reference, config=settings, defects=defects, group=group, progress=step)
     inspector.save(out)
     typer.echo(f"model   {out}")
+    _describe(inspector)
+
+
+def extend(
+    model: Annotated[Path, typer.Argument(help="A *.evad bundle with a memory bank.", show_default=False)],
+    further: Annotated[
+        list[Path], typer.Argument(help="Folders or files of further normal images.", show_default=False)
+    ],
+    reference: Annotated[
+        list[Path],
+        typer.Option("--reference", help="Normal images that the model was fitted to; repeatable.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Model to write, NAME.evad.", show_default=False)],
+    defects: Annotated[
+        Path | None,
+        typer.Option("--defects", help="Labelled defects of the first fit, where there were any.", show_default=False),
+    ] = None,
+    group: Group = None,
+    device: Device = None,
+) -> None:
+    """Take further normal images into a model's memory banks: a new revision, calibrated anew."""
+    from explainvad.bundle import require_target
+    from explainvad.pipeline import Inspector
+
+    require_target(out)
+    with progress() as step:
+        known = Inspector.load(model, device or "auto")
+        inspector = known.extend(further, reference, defects=defects, group=group, progress=step)
+    inspector.save(out)
+    typer.echo(f"model   {out}, extends {known.model_id[:16]}…")
     _describe(inspector)
 
 

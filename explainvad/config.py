@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from explainvad.errors import ConfigError
 
@@ -26,13 +26,35 @@ class DetectionConfig(BaseModel):
     bank_rows: int = Field(default=8000, ge=16, le=200_000, description="most rows of the memory bank")
 
 
+class BackboneConfig(BaseModel):
+    """``[backbones]``: how pretrained networks are run. Part of the model: its scores depend on it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: bf16 where it is faster")
+    compile: bool = Field(default=False, description="torch.compile the networks; minutes at first, faster then")
+
+
+class ScorerConfig(BaseModel):
+    """``[[scorer]]``: one member of a custom ensemble; what else it says are that scorer's own options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    use: str = Field(description="name of a registered scorer")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beside ``use``; the scorer itself validates them."""
+        return dict(self.model_extra or {})
+
+
 class InspectionConfig(BaseModel):
     """All settings. ``alpha``, ``gamma`` and ``q`` are levels of guarantees, in (0, 1)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Path | None = Field(default=None, description="bundle to inspect with, relative to this file")
-    profile: Literal["embedded"] = "embedded"
+    profile: Literal["embedded", "standard", "zero-shot", "edge", "custom"] = "embedded"
     alpha: float = Field(default=0.05, gt=0, lt=1, description="most normal images rejected, as a share")
     beta: float = Field(default=0.10, gt=0, lt=1, description="most defects accepted, where defects were labelled")
     gamma: float = Field(default=0.02, gt=0, lt=1, description="level of each deferral rule")
@@ -49,6 +71,17 @@ class InspectionConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU if any")
     detection: DetectionConfig = DetectionConfig()
+    backbones: BackboneConfig = BackboneConfig()
+    prompts: dict[str, Any] = Field(default={}, description="of CLIP scorers: object, set, states, templates")
+    scorer: tuple[ScorerConfig, ...] = Field(default=(), description="of the profile custom")
+
+    @model_validator(mode="after")
+    def _scorers_are_of_custom(self) -> InspectionConfig:
+        if self.scorer and self.profile != "custom":
+            raise ValueError(f'[[scorer]] belongs to profile = "custom", but the profile is {self.profile}')
+        if self.profile == "custom" and not self.scorer:
+            raise ValueError('profile = "custom" needs a [[scorer]] with use = "NAME" for each of its scorers')
+        return self
 
 
 def load_config(path: Path) -> InspectionConfig:
@@ -65,17 +98,32 @@ def load_config(path: Path) -> InspectionConfig:
 
 def parse_config(raw: dict[str, object], origin: str) -> InspectionConfig:
     """Validate settings; ``origin`` names them in errors. Raises ConfigError with one line per fault."""
+    return validated(InspectionConfig, raw, origin)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(kind: type[Model], raw: object, origin: str) -> Model:
+    """``raw`` as a ``kind``; ConfigError with one line per fault, each naming ``origin``."""
     try:
-        return InspectionConfig.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        faults = [_explain(fault["loc"], fault["type"], fault["msg"], fault["input"]) for fault in error.errors()]
+        faults = [_explain(kind, fault["loc"], fault["type"], fault["msg"], fault["input"]) for fault in error.errors()]
         raise ConfigError("\n".join(f"{origin}: {fault}" for fault in faults)) from error
 
 
-def _explain(location: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
+def _explain(kind: type[BaseModel], location: tuple[int | str, ...], fault: str, message: str, value: object) -> str:
     key = ".".join(str(part) for part in location)
-    if kind != "extra_forbidden":
+    if not key:
+        return message.removeprefix("Value error, ")
+    if fault != "extra_forbidden":
         return f"{key} = {value!r}: {message}"
-    known = list(DetectionConfig.model_fields if len(location) > 1 else InspectionConfig.model_fields)
+    for part in location[:-1]:  # down to the table that the key stands in
+        inner = kind.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    known = list(kind.model_fields)
     near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
     return f"unknown key {key}; the nearest known one is {near[0]} (known here: {', '.join(known)})"

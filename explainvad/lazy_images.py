@@ -38,6 +38,11 @@ class LazyImages(Sequence[InspectionImage]):
         """The readable files, in order."""
         return tuple(file for file, _ in self._images)
 
+    @property
+    def sha256(self) -> tuple[str, ...]:
+        """The hash of each readable file's bytes, in order."""
+        return tuple(sha256 for _, sha256 in self._images)
+
     def subset(self, indices: Iterable[int]) -> LazyImages:
         """The images at ``indices``, in that order, without decoding any."""
         chosen = LazyImages(())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +21,10 @@ LIMITS = (
     "Normal images bound false rejects only. How many defects are missed is unknown unless defects were labelled.",
     "Defects smaller than about five pixels across at the working resolution may not be seen.",
 )
-PACKAGES = ("explainvad", "torch", "numpy", "scipy", "scikit-image", "pillow", "weasyprint")
+PACKAGES = (
+    *("explainvad", "torch", "timm", "open-clip-torch", "faiss-cpu"),
+    *("numpy", "scipy", "scikit-image", "pillow", "weasyprint"),
+)
 
 
 def model_card(
@@ -36,7 +40,7 @@ def model_card(
         model_id=model_id,
         profile=config.profile,
         intended_use=INTENDED_USE,
-        scorers=scorers,
+        scorers=tuple(_checked(scorer, fitted["checks"].get(scorer.name, ())) for scorer in scorers),
         calibration=calibration,
         image_sizes=size_range(fitted["sizes"]),
         seed=config.seed,
@@ -47,9 +51,20 @@ def model_card(
         fallbacks=(
             *missing,
             *_raised_gamma(config.gamma, calibration),
+            *(f"{name} scorer, {c['name']}: {c['sentence']}" for name, c in _failed(fitted["checks"])),
             *fitted["notes"],
         ),
     )
+
+
+def _checked(scorer: ScorerCard, checks: Sequence[Mapping[str, Any]]) -> ScorerCard:
+    """The card with what was checked at the end of the fit."""
+    return replace(scorer, facts={**scorer.facts, **{check["name"]: check["sentence"] for check in checks}})
+
+
+def _failed(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, found in checks.items():
+        yield from ((name, check) for check in found if check["failed"])
 
 
 def _raised_gamma(asked: float, calibration: CalibrationFacts) -> tuple[str, ...]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainvad.attribution.references import ReferenceGallery
-from explainvad.attribution.regions import ThresholdAttributor
 from explainvad.bundle import read_bundle, write_bundle
 from explainvad.config import InspectionConfig, parse_config
-from explainvad.detection.ensemble import EmbeddedEnsemble
+from explainvad.detection.profiles import restore_ensemble
 from explainvad.errors import NotFittedError, UnreadableImageError, UsageError
-from explainvad.fitting import Fitted, fit
-from explainvad.inspection import acquired, artifacts, describe, inspected, not_inspected
+from explainvad.fitting import Fitted, extend, fit
+from explainvad.inspection import artifacts, not_inspected
+from explainvad.judging import Judged, judge
+from explainvad.lazy_images import LazyImages
 from explainvad.lot import LotFile, read_image, read_lot_info, scan
 from explainvad.model_card import model_card, size_range, versions
 from explainvad.monitoring import finish
+from explainvad.read_ahead import AHEAD, read_ahead
 from explainvad.record.events import RunStart
 from explainvad.record.run import Run
 from explainvad.reporting import load_report
-from explainvad.types import ImageRecord, ImageScore, InspectionImage, LotReport, ModelCard, Progress
+from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard, Progress
 from explainvad.uncertainty.calibrator import Calibrator
 from explainvad.uncertainty.conformal import require_images
 from explainvad.uncertainty.grouping import rule_labels
@@ -65,6 +69,25 @@ class Inspector:
         config = parse_config({**(config or InspectionConfig()).model_dump(), **settings}, "fit")
         return cls(config, fit(references, config, defects=defects, group=group, progress=progress))
 
+    def extend(
+        self,
+        further: str | Path | Sequence[str | Path],
+        references: str | Path | Sequence[str | Path],
+        *,
+        defects: str | Path | None = None,
+        group: str | None = None,
+        progress: Progress | None = None,
+    ) -> Inspector:
+        """A new revision of this model whose memory banks hold ``further`` normal images too.
+
+        It is calibrated anew on the ``references`` (and ``defects``) of the first fit, which stay in the splits that
+        they were dealt to. Raises UsageError and its children.
+        """
+        fitted = Fitted(self.ensemble, self.calibrator, self.gallery, self.split, self.fitted)
+        extended = extend(fitted, further, references, self.config, defects=defects, group=group, progress=progress)
+        extended.facts["extends"] = [*self.fitted.get("extends", ()), self.model_id]
+        return type(self)(self.config, extended)
+
     def save(self, path: str | Path) -> Path:
         """Write the bundle ``*.evad``."""
         arrays, settings = self.ensemble.state()
@@ -89,7 +112,7 @@ class Inspector:
         config = parse_config({**c["config"], "device": device}, "load")
         pictures = {Path(name).stem: data for name, data in sorted(bundle.files.items())}
         fitted = Fitted(
-            EmbeddedEnsemble.restore(bundle.tensors, c["ensemble"], device),
+            restore_ensemble(bundle.tensors, c["ensemble"], config, device),
             Calibrator.restore(c["calibration"]),
             ReferenceGallery(bundle.tensors["gallery"]["thumbnails"], pictures),
             Split.restore(c["split"]),
@@ -144,12 +167,13 @@ class Inspector:
             if not run.finished:
                 for line in card.fallbacks:
                     run.fallback(line)
+                inspector = self._for_lot(files)
+                todo = [pair for pair in zip(files, cells, strict=True) if pair[0].image_id not in run.done]
                 seen = {r.sha256: r for r in run.done.values() if r.verdict is not None}
-                for number, (file, cell) in enumerate(zip(files, cells, strict=True), start=1):
-                    if file.image_id not in run.done:
-                        run.add(*self._inspect_file(file, cell, root, info.mm_per_pixel, seen, config))
+                for (file, cell), read in self._read(todo, root, info.mm_per_pixel):
+                    run.add(*inspector._inspect_file(file, cell, read, seen, config))
                     if progress:
-                        progress("inspecting", number, len(files))
+                        progress("inspecting", len(run.done), len(files))
             summary = summarise(list(run.done.values()), card.calibration, config.q, config.confidence)
             few = self.split.scheme == LEAVE_ONE_OUT
             finish(run, info.lot_id, summary, self.calibrator, self.path, self.model_id, few)
@@ -174,18 +198,39 @@ class Inspector:
         known = ", ".join(sorted(self.calibrator.cells))
         return f"belongs to {cell or 'no cell'}, and only {known} are calibrated: calibrate this one, or name it so"
 
+    def _for_lot(self, files: Sequence[LotFile]) -> Inspector:
+        """This inspector, or one whose scorers have read the lot, where one of them does that."""
+        if not self.ensemble.reads_lot:
+            return self
+        lot = self.ensemble.for_lot(LazyImages(files))
+        return Inspector(self.config, Fitted(lot, self.calibrator, self.gallery, self.split, self.fitted))
+
+    def _read(
+        self, todo: Sequence[tuple[LotFile, str]], root: Path, mm_per_pixel: float | None
+    ) -> Iterator[tuple[tuple[LotFile, str], Callable[[], InspectionImage]]]:
+        """Files with what gives their image (or raises), decoded ahead, and seen by the backbones in batches."""
+
+        def read(item: tuple[LotFile, str]) -> InspectionImage:
+            return read_image(item[0], root=root, mm_per_pixel=mm_per_pixel)
+
+        size = self.ensemble.batch
+        with closing(read_ahead(todo, read, ahead=max(AHEAD, size))) as reading:
+            while batch := list(islice(reading, size)):
+                if size > 1:
+                    self.ensemble.see(list(_readable(given for _, given in batch)))
+                yield from batch
+
     def _inspect_file(
         self,
         file: LotFile,
         cell: str,
-        root: Path,
-        mm_per_pixel: float | None,
+        read: Callable[[], InspectionImage],
         seen: dict[str | None, ImageRecord],
         config: InspectionConfig,
     ) -> tuple[ImageRecord, dict[str, bytes]]:
         """Inspect one file of a lot, or say why it was not."""
         try:
-            image = read_image(file, root=root, mm_per_pixel=mm_per_pixel)
+            image = read()
         except UnreadableImageError as error:
             return not_inspected(file, str(error)), {}
         if image.sha256 in seen:
@@ -216,7 +261,7 @@ class Inspector:
     ) -> tuple[ImageRecord, dict[str, bytes]]:
         """Judge one image. Returns its record and, where it is flagged, the artifacts to keep (path -> bytes)."""
         config = config or self.config
-        judged = self._judge(image, config, cell)
+        judged = self._judged(image, config, cell)
         if not judged.record.flagged:
             return judged.record, {}
         regions = [finding.region for finding in judged.record.findings]
@@ -226,43 +271,14 @@ class Inspector:
 
     def inspect_with_map(self, image: InspectionImage, cell: str = "") -> tuple[ImageRecord, NDArray[np.float32]]:
         """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""
-        judged = self._judge(image, self.config, cell)
+        judged = self._judged(image, self.config, cell)
         return judged.record, judged.fused_map
 
-    def _judge(self, image: InspectionImage, config: InspectionConfig, cell: str) -> _Judged:
-        """Scores -> verdict -> regions -> findings of one image."""
-        known = self.calibrator.cell(cell)
-        scores = self.ensemble.score(image)
-        fused_map = self.calibrator.scales.fusion.map(scores)
-        reference, picture = self.gallery.nearest(image)
-        verdict = self.calibrator.verdict(
-            scores,
-            acquired(image, self.gallery, reference),
-            alpha=config.alpha,
-            beta=config.beta,
-            gamma=config.gamma,
-            prior=config.prior,
-            cell=cell,
-        )
-        record = inspected(image, scores, verdict, reference)
-        if record.flagged:
-            attributor = ThresholdAttributor(
-                cluster_threshold=self.calibrator.scales.cluster_threshold,
-                pixel_threshold=known.pixel_threshold(config.alpha),
-                region_p_value=known.region_p_value,
-                contributions=self.calibrator.scales.fusion.contributions,
-                region_alpha=config.alpha,
-                at_least=1 if verdict.p_value <= config.alpha else 0,
-            )
-            record = replace(record, findings=describe(image, attributor.regions(image, fused_map, scores)))
-        return _Judged(record, scores, fused_map, picture)
+    def _judged(self, image: InspectionImage, config: InspectionConfig, cell: str) -> Judged:
+        return judge(image, self.ensemble, self.calibrator, self.gallery, config, cell)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
-    """One image's record, what it was made from, and the picture of its nearest reference."""
-
-    record: ImageRecord
-    scores: Sequence[ImageScore]
-    fused_map: NDArray[np.float32]
-    picture: bytes
+def _readable(reads: Iterable[Callable[[], InspectionImage]]) -> Iterator[InspectionImage]:
+    for read in reads:
+        with suppress(UnreadableImageError):  # said where that file's turn comes
+            yield read()

@@ -139,7 +139,7 @@ class TestFit:
             (("--group", "(["), "expected a CSV file or a regular expression, got '(['"),
             (("--group", "none.csv"), "the group table none.csv cannot be read"),
             (("--config", "none.toml"), "none.toml: expected a readable TOML file"),
-            (("--profile", "standard"), "profile = 'standard'"),
+            (("--profile", "strandard"), "profile = 'strandard'"),
             (("--seed", "-1"), "seed = -1"),
             (("--device", "gpu"), "device = 'gpu'"),
             (("--defects", "nowhere"), "nowhere does not exist"),

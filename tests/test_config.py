@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from explainvad.config import FILE_NAME, DetectionConfig, InspectionConfig, load_config, parse_config
+from explainvad.config import (
+    FILE_NAME,
+    BackboneConfig,
+    DetectionConfig,
+    InspectionConfig,
+    ScorerConfig,
+    load_config,
+    parse_config,
+)
 from explainvad.errors import ConfigError
 
 
@@ -20,10 +28,11 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 
 def to_toml(values: dict[str, Any]) -> str:
-    """Flat TOML, then one table for each nested mapping; JSON scalars are TOML scalars."""
-    flat = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    """Flat TOML, then one table for each nested mapping, and one for each of a list; JSON scalars are TOML scalars."""
+    flat = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict | list)]
     tables = [f"[{key}]\n{to_toml(value)}" for key, value in values.items() if isinstance(value, dict)]
-    return "\n".join([*flat, *tables])
+    lists = [f"[[{key}]]\n{to_toml(v)}" for key, value in values.items() if isinstance(value, list) for v in value]
+    return "\n".join([*flat, *tables, *lists])
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
@@ -47,10 +56,15 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
         detection=DetectionConfig(
             resolution=333, adaptation_steps=7, adaptation_minutes=0.1, reconstruction_steps=3, bank_rows=99
         ),
+        profile="custom",
+        backbones=BackboneConfig(precision="bf16", compile=True),
+        prompts={"object": "tile"},
+        scorer=(ScorerConfig(use="unet"), ScorerConfig(use="patchcore", resolution=128, label="small")),
     )
     default = InspectionConfig().model_dump()
-    for given, usual in ((config.model_dump(), default), (config.detection.model_dump(), default["detection"])):
-        assert {key for key, value in given.items() if value == usual[key]} <= {"profile"}  # every setting is tried
+    nested = ((config.detection, "detection"), (config.backbones, "backbones"))
+    for given, usual in ((config.model_dump(), default), *((c.model_dump(), default[name]) for c, name in nested)):
+        assert not {key for key, value in given.items() if value == usual[key]}  # every setting is tried
     assert load_config(write(tmp_path, to_toml(config.model_dump(mode="json")))) == config
 
 
@@ -74,6 +88,10 @@ def test_the_model_is_found_relative_to_the_file(tmp_path: Path, monkeypatch: py
             "unknown key detection.bank_row; the nearest known one is bank_rows (known here: resolution, ",
         ),
         ("steps = 5", "unknown key steps; the nearest known one is "),
+        (
+            "[backbones]\nprecison = 5",
+            "unknown key backbones.precison; the nearest known one is precision (known here: ",
+        ),
         ("[detect]\nsteps = 5", "unknown key detect; the nearest known one is detection"),
         ("zzz = 1", "unknown key zzz; the nearest known one is "),
     ],
@@ -97,7 +115,11 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, m
         "seed = -1",
         f"seed = {2**32}",
         "seed = 0.5",
-        'profile = "standard"',
+        'profile = "strandard"',
+        'backbones.precision = "half"',
+        "backbones.compile = 3",
+        "prompts = 3",
+        "scorer = 3",
         'device = "cude"',
         'device = "cuda:"',
         "model = 7",

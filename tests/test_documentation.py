@@ -7,7 +7,7 @@ import shutil
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from command_line import explainvad
@@ -15,7 +15,8 @@ from typer.main import get_command
 
 from explainvad import Inspector, LotReport
 from explainvad.cli import FORMATS, app
-from explainvad.config import InspectionConfig
+from explainvad.config import InspectionConfig, parse_config, validated
+from explainvad.detection.registry import PROFILES, SCORERS, scorer_type
 from explainvad.types import Decision, LotInfo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,9 +44,10 @@ def documented() -> dict[str, Usage]:
     (block,) = blocks("", "Command line")
     commands = {}
     for line in re.sub(r"\n +", " ", block).strip().splitlines():
-        program, command, *rest = line.split(maxsplit=2)
+        program, *words = line.split()
         assert program == "explainvad"
-        text = rest[0] if rest else ""
+        length = 2 if words[0] in groups() else 1
+        command, text = " ".join(words[:length]), " ".join(words[length:])
         optional = frozenset(re.findall(r"\[(--[a-z-]+)(?: [^]]+)?\]", text))
         always = re.sub(r"\[[^]]*\]", "", text)
         required = frozenset(re.findall(r"--[a-z-]+", always))
@@ -54,14 +56,29 @@ def documented() -> dict[str, Usage]:
     return commands
 
 
+def groups() -> dict[str, Any]:
+    """Commands that have commands of their own."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    return {name: command.commands for name, command in commands.items() if hasattr(command, "commands")}
+
+
+def flat() -> dict[str, Any]:
+    """Every command, those of groups as GROUP COMMAND."""
+    commands: dict[str, Any] = {}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        within = groups().get(name)
+        commands |= {f"{name} {inner}": c for inner, c in within.items()} if within else {name: command}
+    return commands
+
+
 def implemented() -> dict[str, Usage]:
     commands = {}
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in flat().items():
         params = [p for p in command.params if p.name != "help"]
         arguments = [p for p in params if p.param_type_name == "argument"]
         options = [p for p in params if p.param_type_name == "option"]
         commands[name] = Usage(
-            tuple(str(p.name).upper() + ("..." if p.nargs == -1 else "") for p in arguments),
+            tuple(str(p.name).upper() + ("..." if p.nargs == -1 else "") for p in arguments if p.required),
             frozenset(p.opts[0] for p in options if p.required),
             frozenset(p.opts[0] for p in options if not p.required),
         )
@@ -80,7 +97,7 @@ def test_the_readme_shows_every_command_and_option_and_no_others() -> None:
 @pytest.mark.parametrize("command", implemented())
 def test_help_explains_every_option(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    done = explainvad(command, "--help")
+    done = explainvad(*command.split(), "--help")
     assert done.code == 0
     for option in implemented()[command].required | implemented()[command].optional:
         lines = [text for text in done.out.splitlines() if re.search(rf"{option}\b(?!-)", text)]
@@ -113,6 +130,21 @@ def test_the_first_screen_has_one_picture_and_two_commands() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     for target in ("demo", "test", *re.findall(r"`make (\w+)`", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_scorer_has_its_row_and_the_example_is_valid() -> None:
+    (table,) = re.findall(r"^\| scorer \| family.*?\n\n", README, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`([\w-]+)`", table)) == set(SCORERS)
+    profiles = re.findall(r"^\| `([\w-]+)`.*?\|.*\|(.*)\|$", README[README.index("| `--profile` |") :], re.MULTILINE)
+    assert [name for name, _ in profiles[1:6]] == list(get_args(InspectionConfig.model_fields["profile"].annotation))
+    for name, needs in profiles[2:5]:
+        backbones = {m.get("backbone") or scorer_type(m["use"]).options_type().backbone for m in PROFILES[name]}
+        assert set(re.findall(r"[a-z]\S+-\S+", needs.replace("`", ""))) == backbones, name
+    (example,) = blocks("toml", "What detects")
+    chosen = parse_config(tomllib.loads(example), "README")
+    for member in chosen.scorer:
+        kind = scorer_type(member.use).options_type
+        validated(kind, member.options, "README")
 
 
 def test_links_lead_somewhere() -> None:
@@ -162,7 +194,7 @@ def test_the_settings_shown_are_all_there_are_with_their_defaults() -> None:
     for example in ("model", "group_by"):  # they have no default that TOML could show
         assert defaults.pop(example) is None
         del shown[example]
-    for needs_no_line in ("profile", "device"):
+    for needs_no_line in ("profile", "device", "prompts", "scorer"):  # the last two are shown with the scorers
         shown.setdefault(needs_no_line, defaults[needs_no_line])
     assert shown == defaults
 

@@ -195,8 +195,8 @@ class TestFit:
     def test_settings_are_checked_by_name_and_value(self, references: Path) -> None:
         with pytest.raises(ConfigError, match="unknown key alhpa; the nearest known one is alpha"):
             Inspector.fit(references, alhpa=0.1)
-        with pytest.raises(ConfigError, match="profile = 'standard'"):
-            Inspector.fit(references, profile="standard")
+        with pytest.raises(ConfigError, match="profile = 'strandard'"):
+            Inspector.fit(references, profile="strandard")
 
     def test_no_readable_reference_is_an_error_with_the_first_reason(self, tmp_path: Path) -> None:
         (tmp_path / "notes.png").write_text("not a picture")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from explainvad.detection.backbone.embedded import EmbeddedBackbone
 from explainvad.detection.memory_bank import MemoryBank
 from explainvad.detection.reconstruction.features import FeatureReconstruction
 from explainvad.errors import UsageError
-from explainvad.types import ImageScore, InspectionImage, Progress, ScorerCard
+from explainvad.types import ImageScore, InspectionImage, Progress, Scorer, ScorerCard
 
 MISSING = (
     "CLIP scorer: not used, the embedded profile has no weights for it",
@@ -38,10 +38,62 @@ def resolve_device(device: str) -> str:
     return device
 
 
+class Ensemble(Protocol):
+    """Fitted scorers, asked together."""
+
+    @property
+    def reads_lot(self) -> bool:
+        """Whether a score depends on the other images of a lot."""
+        ...
+
+    @property
+    def scorers(self) -> Sequence[Scorer]:
+        """Its members, fitted."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """How many images are best seen together."""
+        ...
+
+    def see(self, images: Sequence[InspectionImage]) -> None:
+        """Let the backbones see images together before they are scored one by one."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What a fuller ensemble has and this one lacks; every line is printed in the report."""
+        ...
+
+    def score(self, image: InspectionImage) -> list[ImageScore]:
+        """The scorers' scores of one image."""
+        ...
+
+    def without(self, images: Sequence[int]) -> Self:
+        """The ensemble of few images as it would be without some of them (indices)."""
+        ...
+
+    def for_lot(self, images: Sequence[InspectionImage]) -> Self:
+        """The ensemble that inspects a lot; the same one unless a scorer reads the lot itself."""
+        ...
+
+    def extended(self, images: Sequence[InspectionImage]) -> Self:
+        """The ensemble that knows further normal images too. UsageError where that takes a new fit."""
+        ...
+
+    def cards(self) -> tuple[ScorerCard, ...]:
+        """For the report's model card."""
+        ...
+
+    def state(self) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, Any]]:
+        """Arrays by component, and settings, from which the ensemble is restored."""
+        ...
+
+
 class EmbeddedEnsemble:
     """Profile ``embedded``: feature reconstruction and a memory bank on the backbone that ships with the package."""
 
-    profile = "embedded"
+    reads_lot = False
+    batch = 1
 
     def __init__(
         self, backbone: EmbeddedBackbone, bank: MemoryBank, reconstruction: FeatureReconstruction | None
@@ -86,26 +138,38 @@ class EmbeddedEnsemble:
         """The ensemble of ``few`` images as it would be without some of them."""
         return type(self)(self.backbone, self.bank.without(images), self.reconstruction)
 
+    def see(self, images: Sequence[InspectionImage]) -> None:
+        """The backbone sees images one by one."""
+
+    def for_lot(self, images: Sequence[InspectionImage]) -> Self:
+        """The same: no score depends on the lot."""
+        return self
+
+    def extended(self, images: Sequence[InspectionImage]) -> Self:
+        """Not possible: the backbone was adapted to the images that it was fitted to."""
+        raise UsageError("a model of the profile embedded cannot be extended: fit it again on all images")
+
     @property
     def missing(self) -> tuple[str, ...]:
         """What the full ensemble has and this one lacks; every line is printed in the report."""
         return MISSING if self.reconstruction else (*MISSING, *MISSING_OF_FEW)
 
     @property
-    def _scorers(self) -> tuple[FeatureReconstruction | MemoryBank, ...]:
+    def scorers(self) -> tuple[FeatureReconstruction | MemoryBank, ...]:
+        """Reconstruction where there is one, and memory bank."""
         return (self.reconstruction, self.bank) if self.reconstruction else (self.bank,)
 
     def score(self, image: InspectionImage) -> list[ImageScore]:
         """The scorers' scores of one image; they share the backbone's forward pass."""
-        return [score for scorer in self._scorers for score in scorer.score([image])]
+        return [score for scorer in self.scorers for score in scorer.score([image])]
 
     def cards(self) -> tuple[ScorerCard, ...]:
         """For the report's model card."""
-        return tuple(scorer.card() for scorer in self._scorers)
+        return tuple(scorer.card() for scorer in self.scorers)
 
     def state(self) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, Any]]:
         """Arrays and settings by component."""
-        states = {"backbone": self.backbone.state(), **{scorer.name: scorer.state() for scorer in self._scorers}}
+        states = {"backbone": self.backbone.state(), **{scorer.name: scorer.state() for scorer in self.scorers}}
         return {n: arrays for n, (arrays, _) in states.items()}, {n: settings for n, (_, settings) in states.items()}
 
     @classmethod

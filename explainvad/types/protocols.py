@@ -18,7 +18,10 @@ Progress = Callable[[str, int, int], None]  # what is done, how many, of how man
 class Scorer(Protocol):
     """One member of the ensemble. ``fit`` before ``score``, or NotFittedError."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the registry calls it."""
+        ...
 
     def fit(self, images: Sequence[InspectionImage], seed: int) -> None:
         """Learn what is normal."""
