@@ -1,0 +1,44 @@
+"""Short stand-ins for long rows, no two of which are farther apart than the rows they stand for.
+
+With an orthonormal basis V and r = x - V V^T x, ||x - y||^2 = ||V^T x - V^T y||^2 + ||r_x - r_y||^2, and the last term
+is at least (||r_x|| - ||r_y||)^2. Features of images vary in few directions, so that a bound in 64 of them rules nearly
+all rows out before their full distance is computed: what is found this way is exact for any rows, and fast for these.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+DIMENSION = 64  # of the basis; multiples of 16 suit the processor
+SLACK = 1e-5  # of the squared norm: what rounding may add to a bound
+SAMPLE = 4096  # rows that the basis is fitted to
+ITERATIONS = 3  # of the subspace; any orthonormal basis gives a valid bound, a good one a tight bound
+AT_ONCE = 8192  # rows
+
+
+class LowerBound:
+    """A basis fitted to rows (N, d): the directions in which they vary most, about their mean."""
+
+    def __init__(self, mean: Tensor, basis: Tensor) -> None:
+        self.mean, self.basis = mean, basis  # (d,), (d, DIMENSION), float32
+
+    @classmethod
+    def fit(cls, rows: Tensor) -> LowerBound:
+        """From evenly spaced rows, any float type; d must be at least DIMENSION."""
+        sample = rows[torch.linspace(0, len(rows) - 1, min(SAMPLE, len(rows)), device=rows.device).long()].float()
+        mean = sample.mean(0)
+        sample = sample - mean
+        basis = torch.randn(rows.shape[1], DIMENSION, generator=torch.Generator().manual_seed(0)).to(sample)
+        for _ in range(ITERATIONS):
+            basis = torch.linalg.qr(sample.T @ (sample @ basis))[0]
+        return cls(mean, basis.contiguous())
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Rows (N, d) in short: float32 (N, DIMENSION + 1), V^T (x - mean) and ||r_x||."""
+        short = rows.new_empty((len(rows), DIMENSION + 1), dtype=torch.float32)
+        for part, out in zip(rows.split(AT_ONCE), short.split(AT_ONCE), strict=True):
+            x = part.float() - self.mean
+            out[:, :-1] = x @ self.basis
+            out[:, -1] = (x.square().sum(1) - out[:, :-1].square().sum(1)).clamp_min_(0).sqrt_()
+        return short

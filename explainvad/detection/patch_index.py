@@ -1,0 +1,231 @@
+"""Nearest rows of a bank of any size: exact as long as it is small, by short codes and exact re-ranking beyond.
+
+Jégou, Douze & Schmid, "Product Quantization for Nearest Neighbor Search" (TPAMI 2011), as faiss has it (Douze et al.,
+"The Faiss library", 2024): rows are dealt to lists around centroids, and a query looks through the codes of few lists.
+Lists have the same length in any bank, so that the time of a search hardly grows with it. The best candidates
+are then compared in full, so that distances are exact and only neighbours can be missed; how many are is measured.
+
+Codes have 4 bits for each dimension (André, Kermarrec & Le Scouarnec, "Quicker ADC", TPAMI 2021). Of long rows, the
+stand-ins are coded (``lower_bound``), and choose which of the candidates are compared in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from explainvad.detection.lower_bound import DIMENSION, LowerBound
+
+EXACT_ROWS = 100_000  # up to which a bank is searched exactly
+LEAST_ROWS = 2048  # below which it is in any case
+LIST_ROWS = 512  # in a list, on average
+EACH_TRAINED = 64  # rows a list that its centroid is fitted to
+ROUNDS = 8  # of k-means
+LONG = 4 * DIMENSION  # dimensions from which rows are coded by their stand-ins
+# Lists searched and candidates compared: the first that finds RECALL of the neighbours is taken, else the last
+EFFORTS = ((8, 32), (16, 64), (32, 64), (32, 128), (64, 128), (128, 256))
+RECALL = 0.99
+HELD_OUT = 512  # queries that choose the effort and measure it, half of them each
+TRUST = 0.99  # in stand-ins, which half precision rounds
+CACHED = 1 << 17  # elements of rows that are compared at a time: 512 KiB
+AT_ONCE = 1 << 21  # elements of rows, or of distances, that are held in float32 at a time
+
+
+class PatchIndex:
+    """Finds the nearest rows of ``bank`` (M, d), float32 or float16; ``quantised`` does without waiting for EXACT_ROWS.
+
+    ``held_out`` (N, d) are rows like those that will be asked for; without them, rows of the bank are asked for the
+    nearest other one, which in a coreset is harder. ``facts`` say what was found. Deterministic.
+    """
+
+    def __init__(self, bank: Tensor, *, quantised: bool = False, seed: int = 0, held_out: Tensor | None = None) -> None:
+        self.bank = bank
+        self.facts = {"search": f"exact over {len(bank):,} rows"}
+        self._codes: _Codes | None = None
+        if len(bank) >= LEAST_ROWS and (quantised or len(bank) > EXACT_ROWS):
+            self._codes = _Codes.train(bank, seed)
+            self._tune(held_out)
+
+    @property
+    def quantised(self) -> bool:
+        """Whether neighbours may be missed."""
+        return self._codes is not None
+
+    def search(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """Euclidean distance, float32 (Q, k), and index, int64 (Q, k), of the k nearest rows, nearest first."""
+        if not 1 <= k <= len(self.bank):
+            raise ValueError(f"k must be from 1 to the {len(self.bank):,} rows of the bank, got {k}")
+        queries = queries.float()
+        if self._codes is None:
+            return _exhaustive(queries, self.bank, k)
+        distance, index = self._codes.search(queries, k)
+        # Lists may hold fewer than k rows between them
+        short = torch.nonzero(distance[:, -1].isinf())[:, 0]
+        if len(short):
+            distance[short], index[short] = _exhaustive(queries[short], self.bank, k)
+        return distance, index
+
+    def _tune(self, held_out: Tensor | None) -> None:
+        """Choose the effort on half of the queries, and measure the recall on the others."""
+        assert self._codes is not None
+        asked = self.bank if held_out is None else held_out
+        place = torch.linspace(0, len(asked) - 1, min(HELD_OUT, len(asked))).long()
+        queries = asked[place].float()
+        # a row of the bank finds itself first, a held-out one does not
+        k, itself = (2, place) if held_out is None else (1, torch.full_like(place, -1))
+        least = _nearest_other(*_exhaustive(queries, self.bank, k), itself)
+        for lists, compared in EFFORTS:
+            self._codes.work(lists, compared)
+            found = _nearest_other(*self.search(queries, k), itself) <= least * (1 + 1e-5)
+            if found[::2].float().mean() >= RECALL:
+                break
+        self.facts = {
+            "search": self._codes.text,
+            "recall": f"{found[1::2].float().mean():.3f} of nearest rows found, for {len(found[1::2])} "
+            + ("of its rows, each without itself" if held_out is None else "held-out patches"),
+        }
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+        """Plain arrays and facts from which :meth:`restore` makes the same index."""
+        arrays = {"bank": self.bank.numpy()}
+        return arrays | (self._codes.state() if self._codes else {}), dict(self.facts)
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> Self:
+        """The inverse of :meth:`state`; nothing is trained anew."""
+        index = cls.__new__(cls)
+        index.bank, index.facts = torch.from_numpy(arrays["bank"]), dict(facts)
+        index._codes = _Codes.restore(index.bank, arrays) if "codes" in arrays else None
+        return index
+
+
+class _Codes:
+    """Lists of codes in faiss, of rows or of their stand-ins."""
+
+    def __init__(self, bank: Tensor, bound: LowerBound | None) -> None:
+        self.bank, self.bound, self.compared = bank, bound, 0
+        self.index: Any = None
+        self.stand_ins = bank if bound is None else bound.of(bank).to(bank.dtype)
+
+    @classmethod
+    def train(cls, bank: Tensor, seed: int) -> _Codes:
+        """Fit lists and codes to evenly spaced rows, and code all."""
+        codes = cls(bank, LowerBound.fit(bank) if bank.shape[1] >= LONG else None)
+        n, d = codes.stand_ins.shape
+        lists = max(1, n // LIST_ROWS)
+        sample = torch.linspace(0, n - 1, min(n, max(lists * EACH_TRAINED, 1 << 14))).long()
+        with _faiss() as faiss:
+            codes.index = faiss.index_factory(d, f"IVF{lists},PQ{d}x4fs")
+            for clustering in (codes.index.cp, codes.index.pq.cp):
+                clustering.seed, clustering.niter = seed, ROUNDS
+                clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, 1 << 16
+            codes.index.train(codes.stand_ins[sample].float().numpy())
+            for part in codes.stand_ins.split(AT_ONCE // d):
+                codes.index.add(part.float().numpy())
+        return codes
+
+    def work(self, lists: int, compared: int) -> None:
+        """Look through so many lists, and compare so many candidates."""
+        self.index.nprobe, self.compared = min(lists, self.index.nlist), compared
+
+    @property
+    def text(self) -> str:
+        """For the model card."""
+        coded = f"4 bits for each of {self.index.d} dimensions"
+        return (
+            f"{coded}, {self.index.nprobe} of {self.index.nlist:,} lists, {self.compared} candidates compared exactly"
+        )
+
+    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Distance and index (Q, k) of the nearest that the codes lead to; inf and -1 where there are fewer."""
+        short = queries.contiguous() if self.bound is None else self.bound.of(queries)
+        with _faiss():
+            index = torch.from_numpy(self.index.search(short.numpy(), max(self.compared, 4 * k))[1])
+        distance = _apart(short, self.stand_ins, index, index >= 0)
+        if self.bound is not None:
+            # In full only where the stand-in is no farther than the k best ones are in full
+            best = _best(distance, index, k)[1]
+            limit = _apart(queries, self.bank, best, best >= 0).amax(1, keepdim=True)
+            distance = _apart(queries, self.bank, index, TRUST * distance < limit)
+        return _best(distance, index, k)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Plain arrays."""
+        with _faiss() as faiss:
+            arrays = {"codes": faiss.serialize_index(self.index), "compared": np.array([self.compared])}
+        if self.bound is not None:
+            arrays |= {"mean": self.bound.mean.numpy(), "basis": self.bound.basis.numpy()}
+        return arrays
+
+    @classmethod
+    def restore(cls, bank: Tensor, arrays: Mapping[str, NDArray[Any]]) -> _Codes:
+        """The inverse of :meth:`state`."""
+        bound = None
+        if "basis" in arrays:
+            bound = LowerBound(torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["basis"]))
+        codes = cls(bank, bound)
+        codes.compared = int(arrays["compared"][0])
+        with _faiss() as faiss:
+            codes.index = faiss.deserialize_index(arrays["codes"])
+        return codes
+
+
+def _exhaustive(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest of all rows, found by the expanded square in parts of the bank and then compared directly."""
+    spare = min(len(bank), 2 * k)  # rounding of the expansion reorders near ties
+    mean = bank[:: max(1, len(bank) // 1024)].float().mean(0)  # shorter vectors lose fewer digits
+    centred = queries - mean
+    best = torch.empty(len(queries), 0)
+    index = torch.empty(len(queries), 0, dtype=torch.int64)
+    for start in range(0, len(bank), step := max(1, AT_ONCE // max(len(queries), bank.shape[1]))):
+        rows = bank[start : start + step].float() - mean
+        squared = torch.addmm(rows.square().sum(1), centred, rows.T, alpha=-2)
+        value, place = squared.topk(min(spare, len(rows)), largest=False)
+        best, index = torch.cat((best, value), dim=1), torch.cat((index, place + start), dim=1)
+        best, order = best.topk(min(spare, best.shape[1]), largest=False)
+        index = index.gather(1, order)
+    return _best(_apart(queries, bank, index, index >= 0), index, k)
+
+
+def _apart(queries: Tensor, bank: Tensor, index: Tensor, wanted: Tensor) -> Tensor:
+    """Distances (Q, c) of the rows at ``index`` (Q, c), computed directly; inf where they are not ``wanted``."""
+    query, place = torch.nonzero(wanted, as_tuple=True)
+    row = index[query, place]
+    squared = torch.empty(len(row))
+    for part in torch.arange(len(row)).split(max(1, CACHED // bank.shape[1])):
+        squared[part] = (
+            bank.index_select(0, row[part]).float().sub_(queries.index_select(0, query[part])).square_().sum(1)
+        )
+    distance = torch.full(index.shape, torch.inf)
+    distance[query, place] = squared.sqrt_()
+    return distance
+
+
+def _best(distance: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k least of distances (Q, c) and their indices, nearest first."""
+    distance, place = distance.topk(k, largest=False)
+    return distance, index.gather(1, place)
+
+
+def _nearest_other(distance: Tensor, index: Tensor, itself: Tensor) -> Tensor:
+    """Distance (Q,) of the nearest row that is not the query itself, of the nearest found (Q, 1 or 2)."""
+    return torch.where(index[:, 0] == itself, distance[:, -1], distance[:, 0])
+
+
+@contextmanager
+def _faiss() -> Iterator[Any]:
+    """faiss, on as many threads as torch has; its setting is as it was afterwards. Imported when it is needed."""
+    import faiss  # type: ignore[import-untyped,unused-ignore]
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    try:
+        yield faiss
+    finally:
+        faiss.omp_set_num_threads(before)

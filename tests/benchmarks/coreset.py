@@ -1,0 +1,157 @@
+"""Greedy k-centre: time a pick, radius and memory, beside a plain matrix-vector product and anomalib's sampler.
+
+    python tests/benchmarks/coreset.py [ROWS ...] [--threads N]
+
+A tenth of the rows is picked. Rows are 1,536-dimensional, clustered, with a spectrum that falls as features' do, and
+read in half precision. Radii are taken in all 1,536 dimensions, whatever the search saw. Times of a busy machine are
+worth little, so the processor's time over all threads stands beside the clock's, and anomalib runs in the same minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from peer import PEER, ask_peer, keep_rows
+from torch import Tensor
+
+from explainvad.detection.coreset import greedy_k_centre
+
+DIMENSIONS, DIRECTIONS, CLUSTERS = 1536, 256, 64
+FEW = 60  # picks that tell what a pick costs, where all would take too long
+COMPLETE = 41_000  # rows up to which the others make all their picks
+
+
+def clustered(count: int, seed: int = 0) -> Tensor:
+    """Rows float16 (count, DIMENSIONS)."""
+    generator = torch.Generator().manual_seed(seed)
+    spread = torch.randn(DIRECTIONS, DIMENSIONS, generator=generator) * torch.arange(1, DIRECTIONS + 1)[:, None] ** -0.7
+    centres = torch.randn(CLUSTERS, DIRECTIONS, generator=generator)
+    parts = []
+    for n in torch.arange(count).split(8192):
+        inner = 0.5 * torch.randn(len(n), DIRECTIONS, generator=generator) * torch.rand(len(n), 1, generator=generator)
+        place = centres[torch.randint(CLUSTERS, (len(n),), generator=generator)] + inner
+        parts.append((place @ spread + 0.02 * torch.randn(len(n), DIMENSIONS, generator=generator)).half())
+    return torch.cat(parts)
+
+
+def plainly(rows: Tensor, count: int, generator: torch.Generator, projection: int) -> Tensor:
+    """One matrix-vector product a pick."""
+    x = rows.float()
+    if x.shape[1] > projection:
+        x = x @ torch.randn(x.shape[1], projection, generator=generator)
+    x -= x.mean(0)
+    norm = x.square().sum(1)
+    picked = torch.randint(len(x), (1,), generator=generator).expand(count).clone()
+    nearest = torch.full((len(x),), torch.inf)
+    for i in range(count):
+        if i:
+            picked[i] = nearest.argmax()
+        torch.minimum(nearest, norm + norm[picked[i]] - 2 * (x @ x[picked[i]]), out=nearest)
+        nearest[picked[i]] = -torch.inf
+    return picked
+
+
+def radius(rows: Tensor, picked: Tensor) -> float:
+    """Distance of the worst row from its nearest pick, in all dimensions."""
+    mean = rows[::16].float().mean(0)
+    centres = rows[picked].float() - mean
+    norm = centres.square().sum(1)
+    worst = 0.0
+    for part in rows.split(1024):
+        x = part.float() - mean
+        worst = max(worst, float((torch.addmm(norm, x, centres.T, alpha=-2).amin(1) + x.square().sum(1)).max()))
+    return worst**0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Milliseconds a pick by the clock and by the processor (all threads), the projection included; MiB at the peak."""
+
+    picked: Tensor
+    clock: float
+    processor: float
+    memory: float
+
+    def __str__(self) -> str:
+        return f"{self.clock:.2f} ms ({self.processor:.2f} ms of processor)"
+
+
+def resident(which: str) -> float:
+    """MiB from the kernel's own books."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(which))
+    return int(line.split()[1]) / 1024
+
+
+def measured(pick: Callable[[], Tensor]) -> Measured:
+    """Run once, by two clocks, with the peak begun anew."""
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    clock, processor = time.perf_counter(), time.process_time()
+    picked = pick()
+    each = 1000 / len(picked)
+    clock, processor = (time.perf_counter() - clock) * each, (time.process_time() - processor) * each
+    return Measured(picked, clock, processor, resident("VmHWM") - before)
+
+
+def by_anomalib(rows: Tensor, threads: int) -> tuple[Measured, int]:
+    """What its sampler picks and takes, and the dimensions it projects to; the projection is spread over all picks."""
+    limit = len(rows) if len(rows) <= COMPLETE else FEW
+    made = ask_peer(
+        Path(__file__).with_name("peer_coreset.py"), {"rows": rows.numpy(), "limit": np.array(limit)}, threads
+    )
+    clock, processor = 1000 * (made["pick"] + made["projection"] / (len(rows) // 10))
+    taken = Measured(torch.from_numpy(made["picked"]), float(clock), float(processor), float(made["memory"]))
+    return taken, int(made["dimensions"])
+
+
+def compare(count: int, threads: int) -> dict[str, str]:
+    """One row of the table."""
+    rows = clustered(count)
+    picks = count // 10
+
+    def lazily(projection: int) -> Measured:
+        return measured(lambda: greedy_k_centre(rows, picks, torch.Generator().manual_seed(0), projection))
+
+    exact, projected = lazily(DIMENSIONS), lazily(128)
+    few = picks if count <= COMPLETE else FEW
+    vector = measured(lambda: plainly(rows, few, torch.Generator().manual_seed(0), 128))
+    same = float((vector.picked == projected.picked[:few]).float().mean())
+    print(f"{count:,} rows, load {os.getloadavg()[0]:.1f}")
+    reached = radius(rows, exact.picked), radius(rows, projected.picked)
+    print(f"  in all dimensions: {exact}, {exact.memory:.0f} MiB, radius {reached[0]:.2f}")
+    print(f"  in 128 dimensions: {projected}, {projected.memory:.0f} MiB, radius {reached[1]:.2f}")
+    print(f"  matrix-vector, 128: {vector}, {vector.memory:.0f} MiB, {100 * same:.1f} % of {few:,} picks the same")
+    peer = "-"
+    if PEER.exists():
+        other, dimensions = by_anomalib(rows, threads)
+        peer = f"{other.clock:.1f} ms a pick"
+        if len(other.picked) == picks:
+            peer += f", radius {radius(rows, other.picked):.2f}"
+        print(f"  anomalib, {dimensions}: {other}, {other.memory:.0f} MiB; {peer}")
+    return {
+        "work": f"Coreset, 10 % of {count:,} x {DIMENSIONS:,} rows, no projection",
+        "ours": f"{exact.clock:.2f} ms a pick, radius {reached[0]:.2f}",
+        "peer": f"anomalib: {peer}",
+        "shown": "tests/benchmarks/coreset.py",
+    }
+
+
+def main() -> None:
+    """Measure the sizes that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=int, nargs="*", default=[40_960, 102_400, 163_840])
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    keep_rows("coreset", [compare(count, asked.threads) for count in asked.rows])
+
+
+if __name__ == "__main__":
+    main()
