@@ -1,6 +1,8 @@
-"""What the transformers of this package share: a block with a distance bias, and a code of places."""
+"""What the transformers of this package share: a block, attention with a distance bias, and a code of places."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -59,15 +61,16 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block around any attention (width, heads)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, attention: Callable[[int, int], nn.Module] = Attention) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width)
-        self.attention = Attention(width, heads)
+        self.attention = attention(width, heads)
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        x = x + self.attention(self.norm_attention(x), bias)
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """``context`` is what the attention needs besides (B, N, width): the bias of :class:`Attention`."""
+        x = x + self.attention(self.norm_attention(x), *context)
         return x + self.mlp(self.norm_mlp(x))

@@ -7,9 +7,14 @@ anything through, the identity-mapping trap of the survey (arXiv 2507.15905, sec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+from explainvad.detection.transformer import Block
 
 
 class LinearAttention(nn.Module):
@@ -32,21 +37,6 @@ class LinearAttention(nn.Module):
         return self.project(((query @ context) / norm).transpose(1, 2).flatten(2))
 
 
-class DecoderBlock(nn.Module):
-    """Pre-norm block of linear attention and an MLP."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm_attention = nn.LayerNorm(width)
-        self.attention = LinearAttention(width, heads)
-        self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm_attention(x))
-        return x + self.mlp(self.norm_mlp(x))
-
-
 class FeatureDecoder(nn.Module):
     """Reconstructs groups of features (B, N, channels) from themselves, squeezed and with noise."""
 
@@ -60,7 +50,7 @@ class FeatureDecoder(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(2 * width, width),
         )
-        self.blocks = nn.ModuleList(DecoderBlock(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, heads, LinearAttention) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, channels)
 
@@ -80,22 +70,30 @@ class FeatureDecoder(nn.Module):
         )
 
 
-def mc_dropout(decoder: FeatureDecoder, features: Tensor, position: Tensor, members: int, seed: int = 0) -> Tensor:
-    """Distances (members, N, groups) of ``members`` passes over features (N, channels) with dropout left on.
+@contextmanager
+def dropout_on(network: nn.Module, seed: int = 0, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Leave dropout on, and nothing else, for passes that sample a network.
 
     Gal & Ghahramani, "Dropout as a Bayesian Approximation" (ICML 2016). The masks come from ``seed`` alone, so an
-    image's answer does not depend on what was asked before. The decoder is in evaluation mode afterwards, and the
+    image's answer does not depend on what was asked before. The network is in evaluation mode afterwards, and the
     global generators are as they were.
     """
-    dropout = [module for module in decoder.modules() if isinstance(module, nn.Dropout)]
-    with torch.random.fork_rng([features.device] if features.is_cuda else []):
+    device = torch.device(device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for module in dropout:
-            module.train()
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.train()
         try:
-            distance: Tensor = decoder(features.expand(members, -1, -1), position)
+            yield
         finally:
-            decoder.eval()
+            network.eval()
+
+
+def mc_dropout(decoder: FeatureDecoder, features: Tensor, position: Tensor, members: int, seed: int = 0) -> Tensor:
+    """Distances (members, N, groups) of ``members`` passes over features (N, channels) with dropout left on."""
+    with dropout_on(decoder, seed, features.device):
+        distance: Tensor = decoder(features.expand(members, -1, -1), position)
     return distance
 
 

@@ -8,12 +8,12 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from explainvad.detection.reconstruction.decoder import (
-    DecoderBlock,
     FeatureDecoder,
     LinearAttention,
     loose_loss,
     mc_dropout,
 )
+from explainvad.detection.transformer import Block
 
 GROUPS, WIDTH = (6, 4), 16
 
@@ -53,7 +53,7 @@ def test_linear_attention_does_not_notice_how_often_an_image_is_repeated() -> No
 
 @torch.inference_mode()
 def test_a_block_adds_to_what_it_was_given() -> None:
-    block, x = DecoderBlock(16, 2), torch.randn(2, 6, 16)
+    block, x = Block(16, 2, LinearAttention), torch.randn(2, 6, 16)
     middle = x + block.attention(block.norm_attention(x))
     torch.testing.assert_close(block(x), middle + block.mlp(block.norm_mlp(middle)))
 
