@@ -1,0 +1,1 @@
+"""Student-teacher scorers: a student learns what a teacher says of normal images, and of nothing else."""
