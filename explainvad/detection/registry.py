@@ -28,8 +28,8 @@ SCORERS: dict[str, str] = {
     "uniad": "explainvad.detection.reconstruction.uniad:UniAD",
     "mem-ae": "explainvad.detection.reconstruction.mem_ae:MemAE",
     "masked-vit": "explainvad.detection.reconstruction.masked_vit:MaskedViT",
-    "vit-ae": "explainvad.detection.reconstruction.vit_ae:ViTAE",
-    "unet": "explainvad.detection.reconstruction.unet:UNet",
+    "vit-ae": "explainvad.detection.reconstruction.vit_ae:ViTAutoencoder",
+    "unet": "explainvad.detection.reconstruction.unet:UNetAutoencoder",
     "winclip": "explainvad.detection.clip.winclip:WinCLIP",
     "musc": "explainvad.detection.clip.musc:MuSc",
 }
@@ -42,7 +42,7 @@ PROFILES: dict[str, tuple[dict[str, Any], ...]] = {
         {"use": "anomaly-dino", "backbone": "dinov2-small-reg"},
         {"use": "winclip"},
     ),
-    "zero-shot": ({"use": "winclip"},),
+    "zero-shot": ({"use": "winclip", "shots": 0},),
     "edge": ({"use": "edge-bank"},),
 }
 PROMPTED = "prompts"  # option of scorers that ask CLIP; `[prompts]` is its default

@@ -43,7 +43,7 @@ class FrozenScorer(ABC, Generic[Options]):
     source: ClassVar[str]  # the paper
     options_type: ClassVar[type[ScorerOptions]]
     few_images: ClassVar[bool] = False  # whether `without` works: it can be calibrated by leaving images out
-    extendable: ClassVar[bool] = False  # whether `extended` works
+    extendable: bool = False  # whether `extended` works
     reads_lot: ClassVar[bool] = False  # whether a score depends on the other images of a lot (MuSc alone)
 
     def __init__(self, options: Options, backbones: Backbones, progress: Progress | None = None) -> None:
