@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 APT_PACKAGES := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core fonts-inter poppler-utils
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test check bench bench-tiles bench-calibration lock samples clean
+.PHONY: demo test check bench bench-peers bench-tiles bench-calibration lock samples clean
 
 demo: $(VENV)/ready
 	$(BIN)/explainvad demo --out demo
@@ -25,6 +25,17 @@ bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/onnx_backbone.py
 	$(BIN)/python tests/benchmarks/lot_statement.py
 	$(BIN)/python tests/benchmarks/tail_extension.py
+
+# Against anomalib, in an environment of its own; then the README's comparison section is written
+PEER_BENCHMARKS := coreset patchcore winclip padim_efficientad reconstruction_parity patch_index profiles
+bench-peers: $(VENV)/ready build/peer/ready
+	for name in $(PEER_BENCHMARKS); do $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
+	$(BIN)/python tests/benchmarks/comparison.py
+
+build/peer/ready:
+	$(PYTHON) -m venv --clear build/peer
+	$(BIN)/uv pip install --quiet --python build/peer 'anomalib[clip]==2.7.*'
+	@touch $@
 
 # The public magnetic tiles, where they lie on this machine: make bench-tiles TILES=path/to/magnetic_tile
 bench-tiles: $(VENV)/ready

@@ -24,12 +24,12 @@ from explainvad.detection.lower_bound import DIMENSION, LowerBound
 
 EXACT_ROWS = 100_000  # up to which a bank is searched exactly
 LEAST_ROWS = 2048  # below which it is in any case
-LIST_ROWS = 512  # in a list, on average
+LIST_ROWS = 1024  # in a list, on average
 EACH_TRAINED = 64  # rows a list that its centroid is fitted to
 ROUNDS = 8  # of k-means
 LONG = 4 * DIMENSION  # dimensions from which rows are coded by their stand-ins
 # Lists searched and candidates compared: the first that finds RECALL of the neighbours is taken, else the last
-EFFORTS = ((8, 32), (16, 64), (32, 64), (32, 128), (64, 128), (128, 256))
+EFFORTS = ((16, 128), (32, 128), (64, 128), (64, 256), (128, 256))
 RECALL = 0.99
 HELD_OUT = 512  # queries that choose the effort and measure it, half of them each
 TRUST = 0.99  # in stand-ins, which half precision rounds

@@ -31,6 +31,7 @@ from explainvad.detection.weights_lock import (
 from explainvad.errors import StorageError, WeightsError
 
 PICKLES = {"timm": "pytorch_model.bin", "open_clip": "open_clip_pytorch_model.bin"}
+TEACHERS = ("pdn-small", "pdn-medium")  # architectures of this package, of EfficientAD's teacher
 
 
 def bring(store: WeightStore, name: str, folder: Path, *, update: bool = False) -> Locked:
@@ -111,7 +112,10 @@ def settle(
                 f"`explainvad models pull {name} --from {target}`, or move them away"
             )
         weights = weights_in(folder, name, entry)
-        _ = weights.clip() if weights.is_clip else weights.network()
+        if weights.config.get("architecture") in TEACHERS:
+            weights.tensors()  # no network of timm; the scorer that takes them loads them strictly
+        else:
+            _ = weights.clip() if weights.is_clip else weights.network()
         lock.weights[name] = entry
         with _in_place(folder, target):
             write_lock(store.root, lock)

@@ -1,10 +1,11 @@
 """Greedy k-centre: time a pick, radius and memory, beside a plain matrix-vector product and anomalib's sampler.
 
-    python tests/benchmarks/coreset.py [ROWS ...] [--threads N]
+    python tests/benchmarks/coreset.py [ROWS ...] [--threads N] [--stream IMAGES]
 
 A tenth of the rows is picked. Rows are 1,536-dimensional, clustered, with a spectrum that falls as features' do, and
 read in half precision. Radii are taken in all 1,536 dimensions, whatever the search saw. Times of a busy machine are
 worth little, so the processor's time over all threads stands beside the clock's, and anomalib runs in the same minute.
+``--stream``: instead, 1,024 such rows of each image pass by one after the other, beside a WideResNet-50-2 in memory.
 """
 
 from __future__ import annotations
@@ -17,28 +18,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from peer import PEER, ask_peer, keep_rows
 from torch import Tensor
 
 from explainvad.detection.coreset import greedy_k_centre
+from explainvad.detection.streaming_coreset import StreamingCoreset
 
 DIMENSIONS, DIRECTIONS, CLUSTERS = 1536, 256, 64
 FEW = 60  # picks that tell what a pick costs, where all would take too long
 COMPLETE = 41_000  # rows up to which the others make all their picks
 
 
-def clustered(count: int, seed: int = 0) -> Tensor:
-    """Rows float16 (count, DIMENSIONS)."""
-    generator = torch.Generator().manual_seed(seed)
-    spread = torch.randn(DIRECTIONS, DIMENSIONS, generator=generator) * torch.arange(1, DIRECTIONS + 1)[:, None] ** -0.7
-    centres = torch.randn(CLUSTERS, DIRECTIONS, generator=generator)
-    parts = []
-    for n in torch.arange(count).split(8192):
-        inner = 0.5 * torch.randn(len(n), DIRECTIONS, generator=generator) * torch.rand(len(n), 1, generator=generator)
-        place = centres[torch.randint(CLUSTERS, (len(n),), generator=generator)] + inner
-        parts.append((place @ spread + 0.02 * torch.randn(len(n), DIMENSIONS, generator=generator)).half())
-    return torch.cat(parts)
+def clustered(count: int, seed: int = 1) -> Tensor:
+    """Rows float16 (count, DIMENSIONS), in the same clusters whatever the seed."""
+    same, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
+    spread = torch.randn(DIRECTIONS, DIMENSIONS, generator=same) * torch.arange(1, DIRECTIONS + 1)[:, None] ** -0.7
+    centres = torch.randn(CLUSTERS, DIRECTIONS, generator=same)
+    rows = torch.empty(count, DIMENSIONS, dtype=torch.float16)
+    for part in rows.split(8192):
+        n = len(part)
+        inner = 0.5 * torch.randn(n, DIRECTIONS, generator=generator) * torch.rand(n, 1, generator=generator)
+        place = centres[torch.randint(CLUSTERS, (n,), generator=generator)] + inner
+        part.copy_(place @ spread + 0.02 * torch.randn(n, DIMENSIONS, generator=generator))
+    return rows
 
 
 def plainly(rows: Tensor, count: int, generator: torch.Generator, projection: int) -> Tensor:
@@ -58,10 +62,10 @@ def plainly(rows: Tensor, count: int, generator: torch.Generator, projection: in
     return picked
 
 
-def radius(rows: Tensor, picked: Tensor) -> float:
-    """Distance of the worst row from its nearest pick, in all dimensions."""
+def radius(rows: Tensor, kept: Tensor) -> float:
+    """Distance of the worst row from the nearest of ``kept`` (K, DIMENSIONS), in all dimensions."""
     mean = rows[::16].float().mean(0)
-    centres = rows[picked].float() - mean
+    centres = kept.float() - mean
     norm = centres.square().sum(1)
     worst = 0.0
     for part in rows.split(1024):
@@ -124,7 +128,7 @@ def compare(count: int, threads: int) -> dict[str, str]:
     vector = measured(lambda: plainly(rows, few, torch.Generator().manual_seed(0), 128))
     same = float((vector.picked == projected.picked[:few]).float().mean())
     print(f"{count:,} rows, load {os.getloadavg()[0]:.1f}")
-    reached = radius(rows, exact.picked), radius(rows, projected.picked)
+    reached = radius(rows, rows[exact.picked]), radius(rows, rows[projected.picked])
     print(f"  in all dimensions: {exact}, {exact.memory:.0f} MiB, radius {reached[0]:.2f}")
     print(f"  in 128 dimensions: {projected}, {projected.memory:.0f} MiB, radius {reached[1]:.2f}")
     print(f"  matrix-vector, 128: {vector}, {vector.memory:.0f} MiB, {100 * same:.1f} % of {few:,} picks the same")
@@ -133,7 +137,7 @@ def compare(count: int, threads: int) -> dict[str, str]:
         other, dimensions = by_anomalib(rows, threads)
         peer = f"{other.clock:.1f} ms a pick"
         if len(other.picked) == picks:
-            peer += f", radius {radius(rows, other.picked):.2f}"
+            peer += f", radius {radius(rows, rows[other.picked]):.2f}"
         print(f"  anomalib, {dimensions}: {other}, {other.memory:.0f} MiB; {peer}")
     return {
         "work": f"Coreset, 10 % of {count:,} x {DIMENSIONS:,} rows, no projection",
@@ -143,13 +147,41 @@ def compare(count: int, threads: int) -> dict[str, str]:
     }
 
 
+def stream(images: int) -> None:
+    """Peak memory of the whole process, time, and the radius over every 50th image."""
+    network = timm.create_model("wide_resnet50_2", features_only=True, out_indices=(2, 3)).eval()
+    with torch.inference_mode():
+        network(torch.randn(1, 3, 256, 256))
+    coreset = StreamingCoreset(0.1, torch.Generator().manual_seed(0))
+    cells = torch.arange(1024)
+    spent = 0.0
+    for image in range(images):
+        rows, owner = clustered(1024, seed=image), torch.stack((torch.full_like(cells, image), cells), dim=1)
+        start = time.process_time()
+        coreset.add(rows, owner)
+        spent += time.process_time() - start
+    start = time.process_time()
+    rows, origin = coreset.result()
+    spent += time.process_time() - start
+    print(f"{images:,} images: {coreset.facts['bank']}; peak of the process {resident('VmHWM'):,.0f} MiB")
+    print(
+        f"  {1000 * spent / images:.0f} ms of processor an image, {len(origin[:, 0].unique()):,} images in the coreset"
+    )
+    looked_at = torch.cat([clustered(1024, seed=image) for image in range(0, images, 50)])
+    print(f"  radius {radius(looked_at, rows):.2f}, load {os.getloadavg()[0]:.1f}")
+
+
 def main() -> None:
     """Measure the sizes that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=int, nargs="*", default=[40_960, 102_400, 163_840])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--stream", type=int, metavar="IMAGES")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    if asked.stream:
+        stream(asked.stream)
+        return
     keep_rows("coreset", [compare(count, asked.threads) for count in asked.rows])
 
 

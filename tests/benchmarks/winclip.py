@@ -1,11 +1,13 @@
 """WinCLIP beside anomalib's: the same numbers on the same weights, and the time that its windows cost.
 
 ``python tests/benchmarks/winclip.py``, with open_clip_torch in the peer's environment (see peer.py). Weights are
-random, of ViT-B-16-plus-240, with larger patches so that windows differ: parity needs no training, and shows nothing of
-accuracy. Times are ratios to the bare image encoder, measured right before each image in the same process, because
-other work on a machine changes seconds more than ratios.
+random, of ViT-B-16-plus-240, those of the patches enlarged so that windows differ: parity needs no training, and shows
+nothing of accuracy. Times are ratios to the bare image encoder, measured right before each image in the same process,
+because other work on a machine changes seconds more than ratios.
 
 Where anomalib leaves the paper or CLIP, it is named: it averages prompts without bringing them to unit length first.
+It needs an open_clip before 2.26.1, as its extra `clip` says: with later ones, whose transformers take batches first,
+its windows attend to one another instead of to their own patches.
 """
 
 from __future__ import annotations

@@ -25,17 +25,24 @@ class Chosen:
     rows: Tensor  # float16 (M, d)
     origin: Tensor  # int64 (M, 3): image, row, column
     seen: int
+    left: Tensor | None = (
+        None  # float16 (N, d): patches of the last image that are no rows, like those to be searched for
+    )
 
     def __getitem__(self, picked: Tensor) -> Chosen:
-        return Chosen(self.rows[picked], self.origin[picked], self.seen)
+        return Chosen(self.rows[picked], self.origin[picked], self.seen, self.left)
 
 
 def of_all(parts: Parts, share: float, most: int, generator: torch.Generator) -> Chosen:
     """A coreset of all patches: their ``share``, or ``most``."""
     coreset = StreamingCoreset(share, generator, max_rows=most)
-    for patches, origin in parts:
-        coreset.add(patches, origin)
-    return Chosen(*coreset.result(), coreset.seen)
+    for patches, owner in parts:
+        coreset.add(patches, owner)
+    rows, origin = coreset.result()
+    # compared by their cells, of which views of one image may share some
+    kept = {tuple(cell) for cell in origin[origin[:, 0] == owner[-1, 0]].tolist()} if len(owner) else set()
+    left = patches[[tuple(cell) not in kept for cell in owner.tolist()]].half()
+    return Chosen(rows, origin, coreset.seen, left if len(left) else None)
 
 
 def of_each(parts: Parts, most: int, generator: torch.Generator) -> Chosen:

@@ -17,6 +17,7 @@ class EdgeBankOptions(PatchCoreOptions):
     """What the edge bank may be told; layers 2 and 3 of MobileViT have strides of 8 and 16 px."""
 
     backbone: str = Field("mobilevit-s", description="the frozen network whose features are kept")
+    max_rows: int = Field(8192, ge=1, le=2_000_000, description="of the bank, however many patches there are")
 
 
 class EdgeBank(PatchCore):

@@ -158,7 +158,9 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
         """Make arrays and facts of the bank's rows, ordered by block."""
         order = torch.argsort(chosen.origin[:, 0] % BLOCKS, stable=True)
         bank, self._search = chosen.rows[order], None
-        searched, facts = prepare_search(bank, exact=self.separate, quantised=self.quantised, seed=seed)
+        searched, facts = prepare_search(
+            bank, exact=self.separate, quantised=self.quantised, seed=seed, held_out=chosen.left
+        )
         prepared = {name: self.arrays[name] for name in self.prepared if name in self.arrays}
         counts = torch.tensor([images, chosen.seen])
         self.arrays = prepared | searched | {"origin": chosen.origin[order].to(torch.int32), "counts": counts}

@@ -12,7 +12,7 @@ from torch import Tensor
 from explainvad.detection.banks.exact_search import ExactSearch, Found, principal_components, worth_it
 from explainvad.detection.patch_index import EXACT_ROWS, PatchIndex
 
-CANDIDATES = 32  # nearest rows that a quantised search asks for
+CANDIDATES = 8  # nearest rows that a quantised search asks for; of each several times as many are compared
 
 
 class Search(Protocol):
@@ -46,18 +46,16 @@ class QuantisedSearch:
 
 
 def prepare_search(
-    bank: Tensor, *, exact: bool, quantised: bool, seed: int
+    bank: Tensor, *, exact: bool, quantised: bool, seed: int, held_out: Tensor | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The arrays, the bank (M, d) among them, and facts from which :func:`make_search` makes its search.
 
     A bank of more than EXACT_ROWS rows is searched by its codes, with ``quantised`` already one that is large enough
-    for codes to save time; with ``exact`` none is.
+    for codes to save time; with ``exact`` none is. ``held_out`` (N, d) are patches like those to be searched for.
     """
     if not exact and (quantised or len(bank) > EXACT_ROWS):
-        index = PatchIndex(bank, quantised=quantised, seed=seed)
-        if index.quantised:
-            arrays, facts = index.state()
-            return {name: torch.from_numpy(array) for name, array in arrays.items()}, facts
+        arrays, facts = PatchIndex(bank, quantised=quantised, seed=seed, held_out=held_out).state()
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}, facts
     facts = {"search": f"exact over {len(bank):,} rows"}
     if not worth_it(bank):
         return {"bank": bank}, facts
