@@ -24,6 +24,7 @@ from tiny_parts import GOOD, part, write_lot, write_part
 
 from explainvad import Inspector, verify_run
 from explainvad.errors import LotError
+from explainvad.read_ahead import AHEAD
 from explainvad.reporting import load_report
 
 INSPECTED = ""  # in place of a reason
@@ -263,16 +264,18 @@ def test_a_lot_of_which_nothing_can_be_inspected_still_has_a_report(model: Path,
 
 
 def test_a_folder_that_vanishes_leaves_a_finished_run_with_named_lines(inspector: Inspector, tmp_path: Path) -> None:
-    lot = write_lot(tmp_path / "lot", [GOOD] * 5)
+    lot = write_lot(tmp_path / "lot", [GOOD] * 12)
 
     def vanish(_: str, done: int, __: int) -> None:
         if done == 2:
             shutil.rmtree(lot)
 
     report = inspector.analyze(lot, tmp_path / "run", progress=vanish)
-    assert [record.verdict is not None for record in report.records] == [True, True, False, False, False]
-    assert all(record.failure and "\n" not in record.failure for record in report.records[2:])
-    assert report.statistics.counts["NOT_INSPECTED"] == 3
+    judged = [record.verdict is not None for record in report.records]
+    first = judged.index(False)  # some were decoded ahead before the folder went
+    assert 2 <= first <= 2 + AHEAD + 1 and not any(judged[first:])
+    assert all(record.failure and "\n" not in record.failure for record in report.records[first:])
+    assert report.statistics.counts["NOT_INSPECTED"] == len(judged) - first
     report.render(formats=["html", "csv"])
 
 

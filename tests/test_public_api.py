@@ -52,6 +52,7 @@ EXIT_CODES = {
     "ConfigError": 2,
     "ModelNotFoundError": 2,
     "LotError": 2,
+    "WeightsError": 2,
     "TooFewImagesError": 2,
     "RunConflictError": 2,
     "UnreadableImageError": 2,
@@ -103,6 +104,8 @@ def test_the_error_tree_is_drawn_as_it_is_and_exit_codes_are_fixed() -> None:
 def test_settings_and_their_defaults_are_fixed() -> None:
     config = InspectionConfig().model_dump()
     assert config.pop("detection").keys() == DetectionConfig.model_fields.keys()
+    assert config.pop("backbones") == {"precision": "auto", "compile": False}
+    assert (config.pop("prompts"), config.pop("scorer")) == ({}, ())
     assert config == {
         "model": None,
         "profile": "embedded",
