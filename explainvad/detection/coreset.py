@@ -26,19 +26,19 @@ LONG = 4 * DIMENSION  # dimensions from which the bound is worth its while
 GATHERED = 64  # products in one matrix product that cost as much as a single one by itself
 
 
-def greedy_k_centre(rows: Tensor, count: int, generator: torch.Generator, projection: int = 128) -> Tensor:
+def greedy_k_centre(rows: Tensor, count: int, generator: torch.Generator, projection: int | None = None) -> Tensor:
     """Pick ``count`` of (N, d) rows, float32 or float16; returns their indices, int64 (count,), in the order picked.
 
-    The first is random. Where d is larger than ``projection``, distances are taken in a random projection to that many
-    dimensions (Johnson-Lindenstrauss), which leaves the worst row some 15 % farther than the greedy choice in all d
-    does; with ``projection`` >= d there is none. Raises ValueError for rows that are not finite.
+    The first is random. With ``projection``, and d larger than it, distances are taken in a random projection to that
+    many dimensions, as the paper does (Johnson-Lindenstrauss), and the worst row ends up some 15 % farther than without.
+    Raises ValueError for rows that are not finite.
     """
     n, d = rows.shape
     if count >= n:
         return torch.arange(n, device=rows.device)
     if count < 1:
         raise ValueError(f"a coreset has at least one row, got count = {count}")
-    space = _Space(_projected(rows, generator, projection) if d > projection else rows)
+    space = _Space(_projected(rows, generator, projection) if projection and d > projection else rows)
     picked = torch.empty(count, dtype=torch.int64, device=rows.device)
     picked[0] = torch.randint(n, (1,), generator=generator).item()
     nearest = torch.full((n,), torch.inf, device=rows.device)  # squared distance to the nearest pick, -inf of a pick

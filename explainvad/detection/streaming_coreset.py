@@ -28,7 +28,7 @@ class StreamingCoreset:
     """
 
     def __init__(
-        self, share: float, generator: torch.Generator, *, max_rows: int = MAX_ROWS, projection: int = 128
+        self, share: float, generator: torch.Generator, *, max_rows: int = MAX_ROWS, projection: int | None = None
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"the share of rows to keep must be in (0, 1], got {share}")
