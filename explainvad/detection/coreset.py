@@ -30,7 +30,7 @@ def greedy_k_centre(rows: Tensor, count: int, generator: torch.Generator, projec
     """Pick ``count`` of (N, d) rows, float32 or float16; returns their indices, int64 (count,), in the order picked.
 
     The first is random. With ``projection``, and d larger than it, distances are taken in a random projection to that
-    many dimensions, as the paper does (Johnson-Lindenstrauss), and the worst row ends up some 15 % farther than without.
+    many dimensions, as the paper does (Johnson-Lindenstrauss), and the worst row ends up some 15 % farther off.
     Raises ValueError for rows that are not finite.
     """
     n, d = rows.shape
