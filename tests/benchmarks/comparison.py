@@ -24,7 +24,9 @@ BENCHMARKS = (
     "winclip",
     "padim_efficientad",
     "reconstruction_parity",
-    "profiles",
+    "profiles_standard",
+    "profiles_edge",
+    "profiles_memory",
     "patch_index",
 )
 COLUMNS = {"work": "work", "ours": "explainvad", "peer": "anomalib", "shown": "what it shows"}
