@@ -13,7 +13,7 @@ from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.regions import cluster_mass
 from explainvad.config import InspectionConfig
 from explainvad.detection.ensemble import Ensemble
-from explainvad.detection.profiles import fit_ensemble
+from explainvad.detection.profiles import ensemble_fitter
 from explainvad.detection.synthesis.whole import with_defect
 from explainvad.errors import UsageError
 from explainvad.fit_checks import check_fit
@@ -51,9 +51,10 @@ def fit(
 ) -> Fitted:
     """Fit all parts. Raises LotError, ConfigError, WeightsError and TooFewImagesError."""
     started = time.monotonic()
+    fit_ensemble = ensemble_fitter(config, progress)
     given = ReferenceImages.read(references, config, defects=defects, group=group)
     fit_images = given.images.subset(given.split.fit)
-    ensemble = fit_ensemble(fit_images, config, few=given.few, progress=progress)
+    ensemble = fit_ensemble(fit_images, given.few)
     gallery = ReferenceGallery.fit(fit_images)
     calibrator = _calibrate(given, ensemble, gallery, config, progress)
     return Fitted(ensemble, calibrator, gallery, given.split, _facts(given, ensemble, calibrator, config, started))

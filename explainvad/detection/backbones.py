@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -11,12 +12,20 @@ from torch import Tensor
 from explainvad.detection.backbone.embedded import EmbeddedBackbone, describe_shipped, load_shipped
 from explainvad.detection.backbone.network import MULTIPLE
 from explainvad.detection.frames import working_size
-from explainvad.detection.frozen import FINAL, FrozenBackbone, bf16_pays
+from explainvad.detection.frozen import FINAL, FrozenBackbone, bf16_forward_pays
 from explainvad.detection.weights import Weights, WeightStore
 from explainvad.errors import WeightsError
 from explainvad.types import InspectionImage
 
-__all__ = ["EMBEDDED", "FINAL", "Backbones", "EmbeddedFeatures", "FeatureExtractor", "FrozenBackbone", "bf16_pays"]
+__all__ = [
+    "EMBEDDED",
+    "FINAL",
+    "Backbones",
+    "EmbeddedFeatures",
+    "FeatureExtractor",
+    "FrozenBackbone",
+    "bf16_forward_pays",
+]
 
 EMBEDDED = "embedded"  # the backbone that ships with the package; layer 0 is its detail, 1 (and FINAL) its features
 
@@ -100,7 +109,7 @@ class Backbones:
         compile: bool = False,
     ) -> None:
         self.store, self.device, self.compile = store or WeightStore(), device, compile
-        self.bf16 = bf16_pays(device) if bf16 is None else bf16
+        self.bf16 = bf16_forward_pays(device) if bf16 is None else bf16
         self._made: dict[Hashable, Any] = {}
         self._used: dict[str, str] = {}
 
@@ -130,6 +139,10 @@ class Backbones:
         weights = self.store.weights(name)
         self._used[name] = _identity(weights)
         return weights
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """For networks beside the backbones: bf16 where those run in it."""
+        return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16, enabled=self.bf16)
 
     def see(self, images: Sequence[InspectionImage]) -> None:
         """Let every extractor that was handed out see images together, before they are scored one by one."""

@@ -211,7 +211,7 @@ def _equal_windows(height: int, width: int, most: int, multiple: int) -> Iterato
             yield y, x
 
 
-def bf16_pays(device: str) -> bool:
+def bf16_forward_pays(device: str) -> bool:
     """Whether a forward pass is faster in bfloat16 than in float32: on GPUs, and on CPUs that multiply it natively.
 
     See tests/benchmarks/shared_forward.py: on a CPU with AVX-512 BF16 1.4 (TinyViT) to 2.2 times (WideResNet-50-2).

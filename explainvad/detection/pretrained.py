@@ -12,7 +12,7 @@ from explainvad.detection.backbones import Backbones
 from explainvad.detection.registry import build
 from explainvad.detection.scorer import FrozenScorer
 from explainvad.errors import UsageError
-from explainvad.types import ImageScore, InspectionImage, Progress, ScorerCard
+from explainvad.types import ImageScore, InspectionImage, ScorerCard
 
 MISSING = (
     "SAM refinement: not used, regions are cut by the calibrated threshold",
@@ -40,15 +40,14 @@ class PretrainedEnsemble:
         images: Sequence[InspectionImage],
         config: InspectionConfig,
         backbones: Backbones,
+        scorers: Sequence[FrozenScorer[Any]],
         *,
         few: bool = False,
-        progress: Progress | None = None,
     ) -> Self:
-        """Fit every scorer to the FIT images; of ``few`` images, those scorers only that can leave images out.
+        """Fit every scorer to the FIT images; of ``few`` images, those only that can leave images out.
 
-        Raises ConfigError, WeightsError, and UsageError when no scorer is left.
+        Raises UsageError when no scorer is left.
         """
-        scorers = build(config, backbones, progress)
         fitting = [scorer for scorer in scorers if scorer.few_images] if few else scorers
         left_out = [
             f"{scorer.label} scorer: not used, too few reference images to fit it and to calibrate it on others"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,24 +11,30 @@ from explainvad.config import InspectionConfig
 from explainvad.detection.ensemble import EmbeddedEnsemble, Ensemble, resolve_device
 from explainvad.types import InspectionImage, Progress
 
+FitEnsemble = Callable[[Sequence[InspectionImage], bool], Ensemble]  # FIT images, and whether they are few
 
-def fit_ensemble(
-    images: Sequence[InspectionImage], config: InspectionConfig, *, few: bool, progress: Progress | None
-) -> Ensemble:
-    """Fit the profile's scorers to the FIT images. ``few``: each must be able to leave images out."""
+
+def ensemble_fitter(config: InspectionConfig, progress: Progress | None) -> FitEnsemble:
+    """What fits the profile's scorers; weights that are missing, and wrong options, are told before it has images.
+
+    Scorers of ``few`` images must be able to leave images out.
+    """
     device = resolve_device(config.device)
     if config.profile == "embedded":
-        return EmbeddedEnsemble.fit(
-            images, config.seed, **config.detection.model_dump(), device=device, few=few, progress=progress
+        options = config.detection.model_dump()
+        return lambda images, few: EmbeddedEnsemble.fit(
+            images, config.seed, **options, device=device, few=few, progress=progress
         )
     # timm, torchvision and open_clip take seconds to import
     from explainvad.detection.backbones import Backbones
     from explainvad.detection.pretrained import PretrainedEnsemble
+    from explainvad.detection.registry import build
 
     asked = config.backbones
     bf16 = None if asked.precision == "auto" else asked.precision == "bf16"
     backbones = Backbones(device=device, bf16=bf16, compile=asked.compile)
-    return PretrainedEnsemble.fit(images, config, backbones, few=few, progress=progress)
+    scorers = build(config, backbones, progress)
+    return lambda images, few: PretrainedEnsemble.fit(images, config, backbones, scorers, few=few)
 
 
 def restore_ensemble(

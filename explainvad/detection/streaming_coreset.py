@@ -24,17 +24,15 @@ class StreamingCoreset:
     """Takes rows in parts and keeps few of them, in half precision, with what tells them apart.
 
     ``share``: of all rows seen, in (0, 1], that the result keeps, ``max_rows`` at most. Where all rows fit into the
-    buffer, the result is the greedy choice from all. ``projection``: see :func:`greedy_k_centre`.
+    buffer, the result is the greedy choice from all.
     """
 
-    def __init__(
-        self, share: float, generator: torch.Generator, *, max_rows: int = MAX_ROWS, projection: int | None = None
-    ) -> None:
+    def __init__(self, share: float, generator: torch.Generator, *, max_rows: int = MAX_ROWS) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"the share of rows to keep must be in (0, 1], got {share}")
         if max_rows < 1:
             raise ValueError(f"a coreset has at least one row, got max_rows = {max_rows}")
-        self.share, self.max_rows, self.projection = share, max_rows, projection
+        self.share, self.max_rows = share, max_rows
         self.seen = 0  # rows
         self._generator = generator
         self._capacity = max(BUFFER_ROWS, 2 * max_rows)
@@ -66,22 +64,9 @@ class StreamingCoreset:
                 self._filled = 0
                 self._plant(self._reduced(self._buffer, self.max_rows), 0)
 
-    def resume(self, rows: Tensor, origin: Tensor, seen: int) -> None:
-        """Take an earlier :meth:`result` in, which stood for ``seen`` rows; more may be added to it."""
-        self.seen += seen
-        self._plant((_halved(rows), origin.to("cpu", torch.int64)), (seen // self._capacity).bit_length())
-
     def result(self) -> Coreset:
         """The kept rows, float16 (K, d), and their owners, int64 (K, t). More rows may be added afterwards."""
         return self._reduced(_together(self._parts()), self._kept())
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """What the model card says of the bank that :meth:`result` makes."""
-        text = f"{self._kept():,} rows of {self.seen:,} patches"
-        if self.share * self.seen > self._kept():
-            text += f", where a share of {self.share:g} would be {round(self.share * self.seen):,}"
-        return {"bank": text}
 
     def _parts(self) -> list[Coreset]:
         parts = list(self._tree.values())
@@ -104,7 +89,7 @@ class StreamingCoreset:
 
     def _reduced(self, coreset: Coreset, count: int) -> Coreset:
         rows, owner = coreset
-        picked = greedy_k_centre(rows, count, self._generator, self.projection)
+        picked = greedy_k_centre(rows, count, self._generator)
         return rows[picked], owner[picked]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from explainvad.detection.backbone.optimisation import warm_cosine
 from explainvad.types import Progress
+
+Network = TypeVar("Network", bound=nn.Module)
 
 WARM_UP = 0.1  # share of the steps over which the learning rate rises
 
@@ -60,3 +64,19 @@ def train(
             progress(what, step + 1, steps)
     network.eval().requires_grad_(False)
     return mean_loss
+
+
+def arrays_of(network: nn.Module) -> dict[str, NDArray[Any]]:
+    """The weights of a network, for a bundle; contiguous, because safetensors writes memory as it lies."""
+    return {name: array.cpu().contiguous().numpy() for name, array in network.state_dict().items()}
+
+
+def restored(build: Callable[[], Network], weights: Mapping[str, Tensor]) -> Network:
+    """The network that ``build`` makes with these weights; RuntimeError where one is missing or left over.
+
+    In evaluation mode, without gradients, and without drawing random numbers for weights that are replaced.
+    """
+    with torch.device("meta"):
+        network = build()
+    network.load_state_dict(weights, strict=True, assign=True)
+    return network.eval().requires_grad_(False)

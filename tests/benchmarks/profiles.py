@@ -30,6 +30,7 @@ from explainvad.detection.catalogue import CATALOGUE
 from explainvad.detection.clip.encoder import ClipEncoder
 from explainvad.detection.frozen import FrozenBackbone
 from explainvad.detection.pretrained import PretrainedEnsemble
+from explainvad.detection.registry import build
 from explainvad.types import InspectionImage
 
 DINO, CLIP, MOBILE = "dinov2-small-reg:random", "clip-vit-b-16-plus-240:random", "mobilevit-s:random"
@@ -85,7 +86,8 @@ def standard() -> list[dict[str, str]]:
     watch = Stopwatch((FrozenBackbone, "forward"), (ClipEncoder, "_encode"))
     for precision in (False, True):
         backbones = Backbones(bf16=precision)
-        ensemble = PretrainedEnsemble.fit(images, config(*STANDARD), backbones)
+        chosen = config(*STANDARD)
+        ensemble = PretrainedEnsemble.fit(images, chosen, backbones, build(chosen, backbones))
         shares, times = [], []
         for n in range(RUNS):
             watch.seconds, started = 0.0, time.perf_counter()

@@ -77,6 +77,12 @@ def custom(*scorers: dict[str, Any], **settings: Any) -> InspectionConfig:
     return parse_config({"profile": "custom", "scorer": scorers, **settings}, "test")
 
 
+def fitted(
+    images: Sequence[InspectionImage], config: InspectionConfig, backbones: Backbones, few: bool = False
+) -> PretrainedEnsemble:
+    return PretrainedEnsemble.fit(images, config, backbones, registry.build(config, backbones), few=few)
+
+
 def grey(level: int) -> InspectionImage:
     return picture(np.full((16, 16, 3), level, np.uint8))
 
@@ -146,7 +152,7 @@ class TestBuilding:
 
 class TestEnsemble:
     def test_asks_every_scorer(self, backbones: Backbones) -> None:
-        ensemble = PretrainedEnsemble.fit([grey(100), grey(110)], custom(*BOTH), backbones)
+        ensemble = fitted([grey(100), grey(110)], custom(*BOTH), backbones)
         assert [(s.scorer, s.value) for s in ensemble.score(grey(120))] == [("brightness", 10.0), ("greedy", 20.0)]
 
     def test_not_fitted_is_said(self, backbones: Backbones) -> None:
@@ -155,34 +161,34 @@ class TestEnsemble:
             scorer.score([grey(1)])
 
     def test_few_images_keep_the_scorers_that_can_leave_some_out(self, backbones: Backbones) -> None:
-        ensemble = PretrainedEnsemble.fit([grey(100), grey(110)], custom(*BOTH), backbones, few=True)
+        ensemble = fitted([grey(100), grey(110)], custom(*BOTH), backbones, few=True)
         assert [card.name for card in ensemble.cards()] == ["brightness"]
         assert "greedy scorer: not used, too few reference images" in ensemble.missing[0]
         assert ensemble.without([1]).score(grey(120))[0].value == 20.0
         assert ensemble.score(grey(120))[0].value == 10.0
         with pytest.raises(UsageError, match="2 reference images are too few for greedy: photograph 60 or more"):
-            PretrainedEnsemble.fit([grey(1), grey(2)], custom({"use": "greedy"}), backbones, few=True)
+            fitted([grey(1), grey(2)], custom({"use": "greedy"}), backbones, few=True)
 
     def test_a_scorer_that_reads_the_lot_is_marked_and_given_it(self, backbones: Backbones) -> None:
-        ensemble = PretrainedEnsemble.fit([grey(100)], custom(*BOTH), backbones)
+        ensemble = fitted([grey(100)], custom(*BOTH), backbones)
         assert ensemble.reads_lot
         assert ensemble.missing[0].startswith("greedy scores the lot against itself: its p-values")
         brightness, greedy = ensemble.for_lot([grey(50)]).score(grey(60))
         assert (brightness.value, greedy.value) == (-40.0, 20.0)
-        alone = PretrainedEnsemble.fit([grey(100)], custom(BOTH[0]), backbones)
+        alone = fitted([grey(100)], custom(BOTH[0]), backbones)
         assert not alone.reads_lot and alone.for_lot([grey(50)]) is alone
 
     def test_extension_grows_the_banks_and_leaves_the_first_ensemble_alone(self, backbones: Backbones) -> None:
-        ensemble = PretrainedEnsemble.fit([grey(100)], custom(*BOTH), backbones)
+        ensemble = fitted([grey(100)], custom(*BOTH), backbones)
         larger = ensemble.extended([grey(115)])
         assert [s.value for s in larger.score(grey(120))] == [5.0, 40.0]
         assert [s.value for s in ensemble.score(grey(120))] == [20.0, 40.0]
         with pytest.raises(UsageError, match="greedy cannot be extended: fit again on all images"):
-            PretrainedEnsemble.fit([grey(1)], custom(BOTH[1]), backbones).extended([grey(2)])
+            fitted([grey(1)], custom(BOTH[1]), backbones).extended([grey(2)])
 
     def test_comes_back_from_its_state(self, backbones: Backbones) -> None:
         config = custom(*BOTH)
-        ensemble = PretrainedEnsemble.fit(normal_pictures(3), config, backbones)
+        ensemble = fitted(normal_pictures(3), config, backbones)
         arrays, settings = ensemble.state()
         back = PretrainedEnsemble.restore(arrays, settings, config, backbones)
         image = normal_pictures(1, first=9)[0]
@@ -191,7 +197,7 @@ class TestEnsemble:
 
     def test_left_out_scorers_stay_left_out(self, backbones: Backbones) -> None:
         config = custom(*BOTH)
-        ensemble = PretrainedEnsemble.fit([grey(1), grey(2)], config, backbones, few=True)
+        ensemble = fitted([grey(1), grey(2)], config, backbones, few=True)
         arrays, settings = ensemble.state()
         back = PretrainedEnsemble.restore(arrays, settings, config, backbones)
         assert back.missing == ensemble.missing

@@ -163,7 +163,7 @@ class TestHostileArchives:
     @pytest.mark.parametrize(
         "change",
         [
-            lambda m: [m[0], (renamed(m[1][0], "/tmp/config.json"), m[1][1]), m[2]],
+            lambda m: [m[0], (renamed(m[1][0], "/config.json"), m[1][1]), m[2]],
             lambda m: [m[0], (renamed(m[1][0], f"{VIT}/../../config.json"), m[1][1]), m[2]],
             lambda m: [m[0], (renamed(m[1][0], "other/config.json"), m[1][1]), m[2]],
             lambda m: [m[0], (renamed(m[1][0], f"{VIT}/setup.py"), m[1][1]), m[2]],

@@ -1,19 +1,14 @@
 """Exact nearest rows of a bank and of its blocks; where vectors are long, most rows are ruled out by a few components.
 
-Let B be an orthonormal basis of some directions, and x' the length of what it leaves of x. Then
-
-    |B(q - m)|^2 + (q' - m')^2 <= |q - m|^2,
-
-a bound that is one product of short vectors, and close where the components hold most of what tells patches apart.
-Without a basis the bound is the distance itself, up to rounding. Only rows whose bound lies below the distance of the
-row with the least one can be nearer than that row; those are compared directly, because the expanded square loses half
-of the digits of small distances.
+The stand-ins of :mod:`explainvad.detection.lower_bound` give a bound that is one product of short vectors, and close
+where the components hold most of what tells patches apart. Without a basis the bound is the distance itself, up to
+rounding. Only rows whose bound lies below the distance of the row with the least one can be nearer than that row; those
+are compared directly, because the expanded square loses half of the digits of small distances.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -22,13 +17,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from explainvad.detection.lower_bound import LowerBound
+from explainvad.detection.matrix_products import fast_products
+
 CHUNK_ELEMENTS = 1 << 21  # of the bounds held at a time: 8 MiB
 PAIRS = 128  # of rows that are compared at a time
 TILE = 64  # rows whose least bound is looked at together
 MANY = 48  # rows that are compared directly for a query
 SLACK = 1e-5  # of squared lengths about the centre, for the rounding of bounds
 COMPONENTS = 191
-SAMPLE = 4096  # rows that components are fitted to
 LEAST_ROWS, LEAST_LENGTH = 2048, 4 * (COMPONENTS + 1)  # of a bank and its vectors, for components to save time
 
 
@@ -50,9 +47,10 @@ class ExactSearch:
     """
 
     def __init__(self, bank: Tensor, edges: Sequence[int], basis: Tensor | None = None) -> None:
-        self.bank, self.edges, self._basis = bank, edges, basis
+        self.bank, self.edges = bank, edges
         rows = bank.float()
         self._centre = rows.mean(0)
+        self._bound = None if basis is None else LowerBound(self._centre, basis)
         short = self._shortened(rows)
         norm, padding = short.square().sum(1), -len(short) % TILE
         self._short = F.pad(short, (0, 0, 0, padding))
@@ -66,13 +64,7 @@ class ExactSearch:
 
     def _shortened(self, rows: Tensor) -> Tensor:
         """Rows (n, d) about the centre; with a basis (n, r + 1), components and the length of what they leave."""
-        rows = rows - self._centre
-        if self._basis is None:
-            return rows
-        with fast_products():
-            components = rows @ self._basis
-        left = rows.square_().sum(1) - components.square().sum(1)
-        return torch.cat((components, left.clamp_min_(0).sqrt_()[:, None]), dim=1)
+        return rows - self._centre if self._bound is None else self._bound.of(rows)
 
     def __call__(self, queries: Tensor) -> Found:
         """Find the nearest rows of queries (Q, d), float32."""
@@ -112,7 +104,7 @@ class ExactSearch:
         by_block = torch.stack([bound[:, low:high].amin(1) for low, high in pairwise(self.edges)])
         by_block = (2 * (by_block - bound[each, index]) + distance.square()).clamp_min_(0).sqrt_()
         found = Found(distance, index, torch.maximum(by_block, distance))
-        if self._basis is not None and many.any():
+        if self._bound is not None and many.any():
             whole = self._whole(queries[many])
             distance[many], index[many], found.by_block[:, many] = whole.distance, whole.index, whole.by_block
         return found
@@ -130,34 +122,3 @@ def distances(queries: Tensor, query: Tensor, bank: Tensor, row: Tensor) -> Tens
 def worth_it(bank: Tensor) -> bool:
     """Whether components save time in searching a bank (M, d)."""
     return len(bank) >= LEAST_ROWS and bank.shape[1] >= LEAST_LENGTH
-
-
-def principal_components(rows: Tensor, generator: torch.Generator) -> Tensor:
-    """An orthonormal basis (d, COMPONENTS) of about the largest principal components of (M, d) rows, SAMPLE at most.
-
-    By two steps of subspace iteration (Halko, Martinsson & Tropp, SIAM Review 2011); with any basis searches are exact.
-    """
-    x = rows[torch.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).long()].float()
-    x = x - x.mean(0)
-    basis = torch.randn(x.shape[1], COMPONENTS, generator=generator)
-    for _ in range(2):
-        basis = torch.linalg.qr(x.T @ (x @ basis)).Q
-    return basis.contiguous()
-
-
-@contextmanager
-def fast_products() -> Iterator[None]:
-    """Let oneDNN multiply float32 matrices.
-
-    MKL, torch's default, leaves AVX-512 unused on AMD processors and takes 2.5 times as long there. torch hands
-    products to oneDNN only where bfloat16 is allowed, which oneDNN takes on processors with matrix tiles alone; those
-    are Intel's, where MKL is as fast.
-    """
-    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = products.fp32_precision
-    if not torch.cpu._is_amx_tile_supported():
-        products.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        products.fp32_precision = before

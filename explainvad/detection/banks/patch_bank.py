@@ -164,7 +164,10 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
         prepared = {name: self.arrays[name] for name in self.prepared if name in self.arrays}
         counts = torch.tensor([images, chosen.seen])
         self.arrays = prepared | searched | {"origin": chosen.origin[order].to(torch.int32), "counts": counts}
-        self.facts |= {"bank": f"{len(bank):,} rows of {chosen.seen:,} patches from {images} images", **facts}
+        text = f"{len(bank):,} rows of {chosen.seen:,} patches from {images} images"
+        if not self.separate and (share := round(self.options.share * chosen.seen)) > self.options.max_rows:
+            text += f", the most it may have; a share of {self.options.share:g} would be {share:,}"
+        self.facts |= {"bank": text, **facts}
 
     def load(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> None:
         """The inverse of ``state``."""

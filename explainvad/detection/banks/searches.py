@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from explainvad.detection.banks.exact_search import ExactSearch, Found, principal_components, worth_it
+from explainvad.detection.banks.exact_search import COMPONENTS, ExactSearch, Found, worth_it
+from explainvad.detection.lower_bound import LowerBound
 from explainvad.detection.patch_index import EXACT_ROWS, PatchIndex
 
 CANDIDATES = 8  # nearest rows that a quantised search asks for; of each several times as many are compared
@@ -59,7 +60,7 @@ def prepare_search(
     facts = {"search": f"exact over {len(bank):,} rows"}
     if not worth_it(bank):
         return {"bank": bank}, facts
-    return {"bank": bank, "basis": principal_components(bank, torch.Generator().manual_seed(seed))}, facts
+    return {"bank": bank, "basis": LowerBound.fit(bank, COMPONENTS, seed).basis}, facts
 
 
 def make_search(arrays: Mapping[str, Tensor], facts: Mapping[str, str], edges: Sequence[int]) -> Search:

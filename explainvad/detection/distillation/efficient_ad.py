@@ -13,7 +13,6 @@ sees every frame as a square, and the border that a PDN does not describe takes 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +36,7 @@ from explainvad.detection.distillation.teacher import (
 from explainvad.detection.frames import FRAME_BYTES, resized, shorter_side_size, spread_out, to_frame
 from explainvad.detection.loading import load_strictly
 from explainvad.detection.scorer import FrozenScorer, ScorerOptions
-from explainvad.detection.training import reproducible, train
+from explainvad.detection.training import arrays_of, reproducible, restored, train
 from explainvad.detection.weights_lock import present
 from explainvad.types import ImageScore, InspectionImage
 
@@ -105,7 +104,7 @@ class EfficientAD(FrozenScorer[EfficientADOptions]):
                 if others:
                     other = pixels_of(drawn(others, generator), device)
                     other = greyed(other, generator)[..., *random_crop(other, o.side, generator)[0]]
-                with self._precision():
+                with self.backbones.precision():
                     return networks.loss(frame, relit(frame, generator), pixels, cells, other)
 
             loss = train(
@@ -118,7 +117,7 @@ class EfficientAD(FrozenScorer[EfficientADOptions]):
                 progress=self.progress,
             )
         self._networks = networks
-        arrays = {name: array.cpu().contiguous().numpy() for name, array in networks.state_dict().items()}
+        arrays = arrays_of(networks)
         facts = {
             "teacher": teacher,
             "training": f"{o.steps} steps, each on a crop of {o.side} px, from {len(frames)} images",
@@ -162,7 +161,7 @@ class EfficientAD(FrozenScorer[EfficientADOptions]):
                 descriptions.append((frames[-1], description))
             if self.progress:
                 self.progress("looking through the teacher's teacher", number + 1, len(chosen))
-        with self._precision():
+        with self.backbones.precision():
             error = distil(
                 teacher, descriptions, side=o.side, steps=o.distill_steps, device=self.backbones.device,
                 generator=generator, progress=self.progress,
@@ -182,10 +181,8 @@ class EfficientAD(FrozenScorer[EfficientADOptions]):
     def load(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> None:
         """Restore the networks; every weight must be there, none may be left over (RuntimeError)."""
         super().load(arrays, facts)
-        with torch.device("meta"):  # not initialised: no random numbers are drawn
-            networks = Networks(self.options.size, self.options.channels)
-        networks.load_state_dict({k: v for k, v in self.arrays.items() if k != "quantiles"}, strict=True, assign=True)
-        self._networks = self._placed(networks).eval().requires_grad_(False)
+        weights = {name: array for name, array in self.arrays.items() if name != "quantiles"}
+        self._networks = self._placed(restored(lambda: Networks(self.options.size, self.options.channels), weights))
 
     def score_one(self, image: InspectionImage) -> ImageScore:
         """Score one image; members are passes with the autoencoder's dropout left on."""
@@ -206,7 +203,7 @@ class EfficientAD(FrozenScorer[EfficientADOptions]):
         )
 
     def _disagreement(self, frame: Tensor, passes: int = 0) -> tuple[Tensor, Tensor]:
-        with self._precision():
+        with self.backbones.precision():
             whole, sampled = self._networks.disagreement(pixels_of(frame, self.backbones.device), passes)
         return whole.cpu(), sampled.cpu()
 
@@ -216,10 +213,6 @@ class EfficientAD(FrozenScorer[EfficientADOptions]):
 
     def _placed(self, networks: Networks) -> Networks:
         return networks.to(self.backbones.device).to(memory_format=torch.channels_last)
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        device = self.backbones.device.partition(":")[0]
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.backbones.bf16)
 
 
 def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -114,7 +114,7 @@ class Dinomaly(FrozenFeatureReconstruction[DinomalyOptions, GroupDecoder]):
         count = min(self.options.tokens, *(tokens.shape[1] for tokens in features))
         drawn = [f[:, torch.randperm(f.shape[1], generator=generator)[:count]].float() for f in features]
         groups = torch.stack(drawn).to(self.extractor.device)
-        with self.precision():
+        with self.backbones.precision():
             rebuilt = network(groups)
         return loose_loss(groups, rebuilt, EASY * min(1.0, progress / RISE))
 
@@ -144,6 +144,6 @@ class Dinomaly(FrozenFeatureReconstruction[DinomalyOptions, GroupDecoder]):
     def _distances(self, groups: Tensor, passes: int) -> Tensor:
         """Distances (passes, 2, rows, cols) of groups (2, rows, cols, channels)."""
         tokens = groups.flatten(1, 2).expand(passes, -1, -1, -1)
-        with self.precision():
+        with self.backbones.precision():
             rebuilt = self.network(tokens)
         return distances(tokens, rebuilt).unflatten(2, groups.shape[1:3]).cpu()

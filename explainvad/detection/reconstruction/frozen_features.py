@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from explainvad.detection.backbones import Backbones
 from explainvad.detection.frames import spread_out
 from explainvad.detection.scorer import FrozenScorer, ScorerOptions
-from explainvad.detection.training import reproducible, train
+from explainvad.detection.training import arrays_of, reproducible, restored, train
 from explainvad.types import InspectionImage, Progress
 
 FEATURE_BYTES = 1 << 29  # of features held for training
@@ -105,7 +104,7 @@ class FrozenFeatureReconstruction(FrozenScorer[Options], Generic[Options, Networ
                 what=f"training {self.label}",
                 progress=self.progress,
             )
-        arrays = {name: array.cpu().contiguous().numpy() for name, array in network.state_dict().items()}
+        arrays = arrays_of(network)
         facts = {
             "features": f"layers {', '.join(map(str, self.layers))} of {self.extractor.name}",
             "training": f"{o.steps} steps of {o.batch} images, from {len(held)}",
@@ -129,18 +128,11 @@ class FrozenFeatureReconstruction(FrozenScorer[Options], Generic[Options, Networ
         """Restore the network; every weight must be there, none may be left over (RuntimeError)."""
         super().load(arrays, facts)
         weights = {name: array for name, array in self.arrays.items() if name != SHAPE}
-        with torch.device("meta"):  # not initialised: no random numbers are drawn
-            network = self.build(self.arrays[SHAPE].tolist())
-        network.load_state_dict(weights, strict=True, assign=True)
-        self._network = network.to(self.extractor.device).eval().requires_grad_(False)
+        network = restored(lambda: self.build(self.arrays[SHAPE].tolist()), weights)
+        self._network = network.to(self.extractor.device)
 
     @property
     def network(self) -> Network:
         """The trained network. Raises NotFittedError before ``fit`` and ``load``."""
         self.fitted()
         return self._network
-
-    def precision(self) -> AbstractContextManager[Any]:
-        """bf16 where the backbones run in it."""
-        device = self.extractor.device.partition(":")[0]
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.backbones.bf16)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -35,7 +34,7 @@ from explainvad.detection.frames import (
 )
 from explainvad.detection.reconstruction.residuals import RESIDUALS
 from explainvad.detection.scorer import FrozenScorer, ScorerOptions
-from explainvad.detection.training import reproducible, train
+from explainvad.detection.training import arrays_of, reproducible, restored, train
 from explainvad.types import ImageScore, InspectionImage
 
 
@@ -124,7 +123,7 @@ class PixelReconstruction(FrozenScorer[Options]):
 
             def loss_of(step: int) -> Tensor:
                 crops = self._crops(frames, generator)
-                with self._precision():
+                with self.backbones.precision():
                     return self.loss(network, crops, generator)
 
             loss = train(
@@ -135,7 +134,7 @@ class PixelReconstruction(FrozenScorer[Options]):
                 what=f"training {self.label}",
                 progress=self.progress,
             )
-            arrays = {name: array.cpu().contiguous().numpy() for name, array in network.state_dict().items()}
+            arrays = arrays_of(network)
             facts = {
                 "training": f"{self.options.steps} steps of {self.options.batch} crops from {len(frames)} images",
                 "loss when trained": f"{loss:.5f}",
@@ -147,11 +146,8 @@ class PixelReconstruction(FrozenScorer[Options]):
     def load(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> None:
         """Restore the network; every weight must be there, none may be left over (RuntimeError)."""
         super().load(arrays, facts)
-        with torch.device("meta"):  # not initialised: no random numbers are drawn
-            network = self.build()
         weights = {name: array for name, array in self.arrays.items() if name != USUAL}
-        network.load_state_dict(weights, strict=True, assign=True)
-        self._network = self._placed(network).eval().requires_grad_(False)
+        self._network = self._placed(restored(self.build, weights))
 
     @property
     def network(self) -> nn.Module:
@@ -178,7 +174,7 @@ class PixelReconstruction(FrozenScorer[Options]):
 
     def _residual(self, frame: Tensor) -> tuple[Tensor, Tensor, dict[str, NDArray[Any]]]:
         """Blurred residuals (members, rows, cols) of a frame, its reconstructions, and evidence."""
-        with self._precision():
+        with self.backbones.precision():
             rebuilt, evidence = self.rebuild(frame.to(self.backbones.device))
         rebuilt = rebuilt.float().cpu()
         compare = RESIDUALS[self.options.residual]
@@ -226,7 +222,3 @@ class PixelReconstruction(FrozenScorer[Options]):
             corners.append((top, left))
         batch = self._centred(torch.stack(pixels)).to(self.backbones.device, memory_format=torch.channels_last)
         return Crops(batch, corners, [(frame.shape[1], frame.shape[2]) for frame in chosen])
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        device = self.backbones.device.partition(":")[0]
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.backbones.bf16)

@@ -110,7 +110,7 @@ class UniAD(FrozenFeatureReconstruction[UniADOptions, QueryTransformer]):
     ) -> Tensor:
         """Mean squared residual of features rebuilt from their jittered selves."""
         tokens = self._tokens(torch.stack(list(features)).float())
-        with self.precision():
+        with self.backbones.precision():
             rebuilt = network(jittered(tokens, self.options.jitter, generator))
         return F.mse_loss(rebuilt.float(), tokens)
 
@@ -141,6 +141,6 @@ class UniAD(FrozenFeatureReconstruction[UniADOptions, QueryTransformer]):
     def _residuals(self, features: Tensor, passes: int) -> Tensor:
         """Lengths (passes, rows, cols) of the residual of features (channels, rows, cols)."""
         tokens = self._tokens(features[None])
-        with self.precision():
+        with self.backbones.precision():
             rebuilt = self.network(tokens.expand(passes, -1, -1))
         return (rebuilt.float() - tokens).norm(dim=2).unflatten(1, features.shape[1:]).cpu()

@@ -10,15 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from explainvad.detection import matrix_products
 from explainvad.detection.banks import exact_search
-from explainvad.detection.banks.exact_search import (
-    SLACK,
-    ExactSearch,
-    distances,
-    fast_products,
-    principal_components,
-    worth_it,
-)
+from explainvad.detection.banks.exact_search import COMPONENTS, SLACK, ExactSearch, distances, worth_it
+from explainvad.detection.lower_bound import LowerBound
+from explainvad.detection.matrix_products import fast_products
 
 ROWS, LENGTH = 300, 40
 EDGES = [0, 10, 11, 150, ROWS]
@@ -31,10 +27,9 @@ def spectrum(seed: int, count: int, decay: float = 1.0, shift: float = 3.0) -> T
     return (x / torch.arange(1, LENGTH + 1) ** decay) @ turn + shift
 
 
-def search(bank: Tensor, monkeypatch: pytest.MonkeyPatch, components: int = 8) -> ExactSearch:
+def search(bank: Tensor, components: int = 8) -> ExactSearch:
     """A search through so many components; without them for 0."""
-    monkeypatch.setattr(exact_search, "COMPONENTS", components)
-    basis = principal_components(bank, torch.Generator().manual_seed(0)) if components else None
+    basis = LowerBound.fit(bank, components).basis if components else None
     return ExactSearch(bank, EDGES, basis)
 
 
@@ -63,7 +58,7 @@ def test_no_neighbour_is_missed_whatever_the_spectrum(
         patch.setattr(exact_search, "CHUNK_ELEMENTS", chunk)
         bank = spectrum(seed, ROWS, decay, shift)
         queries = torch.cat((spectrum(seed + 1, 20, decay, shift), spectrum(seed + 2, 5, decay, shift + far), bank[:5]))
-        found = search(bank, patch, components)(queries)
+        found = search(bank, components)(queries)
     expected = apart(queries, bank)
     torch.testing.assert_close(found.distance, expected.amin(1).float(), rtol=1e-5, atol=1e-6)
     own = expected[torch.arange(30), found.index].float()
@@ -124,21 +119,21 @@ def test_distances_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_few_rows_are_compared_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     bank, queries = spectrum(0, ROWS, decay=1.5), spectrum(1, 50, decay=1.5)
     compared = counted(monkeypatch)
-    search(bank, monkeypatch)(queries)
+    search(bank)(queries)
     assert compared[0] == 50 and compared[1] < 4 * 50
 
 
-def test_the_nearest_of_two_rows_alike_in_the_components(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nearest_of_two_rows_alike_in_the_components() -> None:
     # one component, along the first axis; what decides lies along the second and third
     bank = torch.cat((torch.eye(3)[[0]] * torch.linspace(-50, 50, ROWS - 2)[:, None], torch.zeros(2, 3)))
     bank[-2], bank[-1] = torch.tensor([0.2, 0.0, 4.0]), torch.tensor([0.2, 4.0, 0.0])
-    found = search(bank, monkeypatch, components=1)(torch.tensor([[0.2, 4.1, 0.0], [0.2, 0.0, 4.1]]))
+    found = search(bank, components=1)(torch.tensor([[0.2, 4.1, 0.0], [0.2, 0.0, 4.1]]))
     assert found.index.tolist() == [ROWS - 1, ROWS - 2]
 
 
-def test_distances_to_blocks_are_near_the_true_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_distances_to_blocks_are_near_the_true_ones() -> None:
     bank, queries = spectrum(0, ROWS), spectrum(1, 200)
-    found = search(bank, monkeypatch)(queries)
+    found = search(bank)(queries)
     expected = nearest_of_blocks(queries, bank)
     assert float((found.by_block / expected - 1).abs().mean()) < 0.03
     # the block of the nearest row is as far as that row
@@ -149,14 +144,14 @@ def test_distances_to_blocks_are_near_the_true_ones(monkeypatch: pytest.MonkeyPa
 def test_where_many_rows_may_be_nearer_blocks_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exact_search, "MANY", 0)
     bank, queries = spectrum(0, ROWS), spectrum(1, 20)
-    found = search(bank, monkeypatch)(queries)
+    found = search(bank)(queries)
     torch.testing.assert_close(found.by_block, nearest_of_blocks(queries, bank), rtol=1e-3, atol=1e-3)
 
 
 def test_the_basis_is_orthonormal_and_holds_most_of_the_variance() -> None:
     rows = torch.randn(500, 300, generator=torch.Generator().manual_seed(0)) / torch.arange(1, 301) + 5
-    basis = principal_components(rows.half(), torch.Generator().manual_seed(0))
-    assert basis.shape == (300, exact_search.COMPONENTS)
+    basis = LowerBound.fit(rows.half(), COMPONENTS).basis
+    assert basis.shape == (300, COMPONENTS)
     torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1]), rtol=0, atol=1e-5)
     x = rows - rows.mean(0)
     best = torch.linalg.svdvals(x)[: basis.shape[1]].square().sum()
@@ -184,10 +179,30 @@ def test_fast_products_are_as_precise_as_float32() -> None:
     torch.testing.assert_close(product.double(), a.double() @ b.double(), rtol=1e-4, atol=1e-4)
 
 
-def test_bounds_hold_however_they_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_they_are_not_products_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    products = torch.backends.mkldnn.matmul
+    before = products.fp32_precision
+    for exact in (False, True):
+        monkeypatch.setattr(matrix_products, "_onednn_is_exact", lambda exact=exact: exact)
+        with fast_products():
+            assert products.fp32_precision == ("bf16" if exact else before)
+
+
+def test_rounding_to_bfloat16_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    multiply = torch.Tensor.__matmul__
+
+    def rounded(a: Tensor, b: Tensor) -> Tensor:
+        return multiply(a.bfloat16(), b.bfloat16()).float() if a.dtype == torch.float32 else multiply(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", rounded)
+    assert matrix_products._onednn_is_exact.__wrapped__() is False
+
+
+def test_bounds_hold_however_they_are_rounded() -> None:
     """The computed bound of every pair stays below its true distance and the slack."""
     bank, queries = spectrum(0, ROWS, decay=2), spectrum(1, 100, decay=2)
-    through = search(bank, monkeypatch)
+    through = search(bank)
     short, rows = through._shortened(queries), through._short[:ROWS]
     bound = torch.addmm(through._half_norm[:ROWS], short, rows.T, alpha=-1)
     excess = 2 * bound + short.square().sum(1)[:, None] - apart(queries, bank).float().square()

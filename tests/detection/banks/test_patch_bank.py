@@ -75,7 +75,8 @@ def test_the_bank_keeps_its_share_of_all_patches_or_max_rows() -> None:
     assert len(fitted(images, share=0.25).arrays["bank"]) == 160
     bank = fitted(images, share=0.25, max_rows=7)
     assert len(bank.arrays["bank"]) == 7
-    assert bank.facts["bank"] == "7 rows of 640 patches from 10 images"
+    capped = ", the most it may have; a share of 0.25 would be 160"
+    assert bank.facts["bank"] == "7 rows of 640 patches from 10 images" + capped
     assert bank.facts["search"] == "exact over 7 rows"
 
 

@@ -62,7 +62,7 @@ def test_a_part_of_a_bank_is_searched_with_the_basis_of_the_whole() -> None:
     expected = torch.cdist(BANK[:40].double(), BANK[40:].double())
     torch.testing.assert_close(found.distance, expected.amin(1).float(), rtol=1e-4, atol=1e-5)
     few = make_search(arrays | {"bank": arrays["bank"][:30]}, facts, [0, 30])
-    assert isinstance(few, ExactSearch) and few._basis is None
+    assert isinstance(few, ExactSearch) and few._bound is None
 
 
 class Index:
