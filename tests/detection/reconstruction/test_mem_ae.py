@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from patterned import SQUARE, defective_picture, normal_pictures, pattern, picture
+from patterned import normal_pictures, pattern, picture
+from pixel_checks import depends_on_the_seed_alone, finds_the_square_and_comes_back
 from pydantic import ValidationError
 
 from explainvad.detection.backbones import Backbones
@@ -122,27 +123,11 @@ def test_evidence_names_the_item_that_speaks_loudest(height: int, width: int, ba
 
 @pytest.mark.parametrize("usual", [True, False])
 def test_a_planted_square_stands_out_and_the_state_is_all(usual: bool, backbones: Backbones) -> None:
-    one, other = (scorer(backbones, steps=60, usual=usual) for _ in range(2))
-    one.fit(normal_pictures(8), 0)
-    other.load(*one.state())
-    assert all(array.flags.c_contiguous for array in one.state()[0].values())  # safetensors takes no other
-    normal = [s.value for s in one.score(normal_pictures(4, first=50))]
-    bad = defective_picture(60)
-    (score,), (same,) = one.score([bad]), other.score([bad])
-    assert score.value > 1.5 * max(normal)
-    y, x = np.unravel_index(score.anomaly_map.argmax(), score.anomaly_map.shape)
-    assert SQUARE[0].start - 2 <= y < SQUARE[0].stop + 2 and SQUARE[1].start - 2 <= x < SQUARE[1].stop + 2
-    assert same.value == score.value and np.array_equal(same.anomaly_map, score.anomaly_map)
+    finds_the_square_and_comes_back(lambda: scorer(backbones, steps=60, usual=usual), 1.5)
 
 
 def test_the_same_seed_gives_the_same_memory(backbones: Backbones) -> None:
-    states = []
-    for seed in (3, 3, 4):
-        one = scorer(backbones)
-        one.fit(normal_pictures(2), seed)
-        states.append(one.state()[0])
-    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
-    assert not np.array_equal(states[0]["memory.items"], states[2]["memory.items"])
+    depends_on_the_seed_alone(lambda: scorer(backbones), "memory.items")
 
 
 def test_half_precision_scores_alike(backbones: Backbones) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from patterned import SQUARE, defective_picture, normal_pictures, pattern, picture
+from patterned import pattern, picture
+from pixel_checks import depends_on_the_seed_alone, finds_the_square_and_comes_back
 
 from explainvad.detection.backbones import Backbones
 from explainvad.detection.reconstruction.unet import UNet, UNetAutoencoder, UNetOptions
@@ -61,23 +62,8 @@ def test_any_size_is_scored_in_its_own_frame(height: int, width: int, depth: int
 
 
 def test_without_skips_a_planted_square_stands_out_and_the_state_is_all(backbones: Backbones) -> None:
-    one, other = (scorer(backbones, steps=40, skips=False) for _ in range(2))
-    one.fit(normal_pictures(8), 0)
-    other.load(*one.state())
-    assert all(array.flags.c_contiguous for array in one.state()[0].values())  # safetensors takes no other
-    bad = defective_picture(60)
-    (score,), (same,) = one.score([bad]), other.score([bad])
-    assert score.value > 2 * max(s.value for s in one.score(normal_pictures(4, first=50)))
-    y, x = np.unravel_index(score.anomaly_map.argmax(), score.anomaly_map.shape)
-    assert SQUARE[0].start - 2 <= y < SQUARE[0].stop + 2 and SQUARE[1].start - 2 <= x < SQUARE[1].stop + 2
-    assert same.value == score.value and np.array_equal(same.anomaly_map, score.anomaly_map)
+    finds_the_square_and_comes_back(lambda: scorer(backbones, steps=40, skips=False), 2)
 
 
 def test_the_same_seed_gives_the_same_network(backbones: Backbones) -> None:
-    states = []
-    for seed in (3, 3, 4):
-        one = scorer(backbones, steps=3)
-        one.fit(normal_pictures(2), seed)
-        states.append(one.state()[0])
-    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
-    assert not np.array_equal(states[0]["head.weight"], states[2]["head.weight"])
+    depends_on_the_seed_alone(lambda: scorer(backbones, steps=3), "head.weight")
