@@ -163,6 +163,8 @@ def flattened(config: Mapping[str, JSON], prefix: str = "") -> list[tuple[str, s
     """Return nested configuration as (dotted key, value) in the order of the keys."""
     rows: list[tuple[str, str]] = []
     for key, value in sorted(config.items()):
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(number): item for number, item in enumerate(value, start=1)}
         if isinstance(value, Mapping) and value:
             rows += flattened(value, f"{prefix}{key}.")
         else:
@@ -175,6 +177,8 @@ def _setting(value: JSON) -> str:
         return "—"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Mapping):  # an empty one, the others have rows of their own
+        return "none"
     if isinstance(value, list):
         return ", ".join(_setting(item) for item in value) or "none"
     return str(value) or "—"

@@ -25,6 +25,13 @@ def test_configuration_is_flattened_in_the_order_of_its_keys() -> None:
     assert flattened(config) == expected
 
 
+def test_tables_of_a_list_have_rows_of_their_own_and_an_empty_table_is_named() -> None:
+    config = {"scorer": [{"use": "unet", "layers": [1, 2]}, {"use": "padim"}], "prompts": {}}
+    assert flattened(config) == [
+        ("prompts", "none"), ("scorer.1.layers", "1, 2"), ("scorer.1.use", "unet"), ("scorer.2.use", "padim"),
+    ]  # fmt: skip
+
+
 def test_issue_date_is_the_end_of_the_inspection(lot_report: LotReport) -> None:
     assert issued_at(lot_report).isoformat() == "2026-03-14T09:27:41+00:00"
     local = replace(lot_report.provenance, finished_at="2026-03-14T09:27:41+02:00")
