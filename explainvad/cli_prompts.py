@@ -84,7 +84,7 @@ def _prompts(config: Path | None, prompt_set: str | None, object_name: str | Non
     from explainvad.config import load_config, validated
     from explainvad.detection.clip.prompts import PromptConfig
 
-    given = dict(load_config(config).prompts) if config else {}
+    given = dict(load_config(config).prompts or {}) if config else {}
     given |= {key: value for key, value in (("set", prompt_set), ("object", object_name)) if value is not None}
     return validated(PromptConfig, given, "prompts")
 

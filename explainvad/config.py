@@ -72,7 +72,7 @@ class InspectionConfig(BaseModel):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU if any")
     detection: DetectionConfig = DetectionConfig()
     backbones: BackboneConfig = BackboneConfig()
-    prompts: dict[str, Any] = Field(default={}, description="of CLIP scorers: object, set, states, templates")
+    prompts: dict[str, Any] | None = Field(default=None, description="of CLIP scorers: object, set, states, templates")
     scorer: tuple[ScorerConfig, ...] = Field(default=(), description="of the profile custom")
 
     @model_validator(mode="after")

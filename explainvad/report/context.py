@@ -177,8 +177,6 @@ def _setting(value: JSON) -> str:
         return "—"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Mapping):  # an empty one, the others have rows of their own
-        return "none"
     if isinstance(value, list):
         return ", ".join(_setting(item) for item in value) or "none"
     return str(value) or "—"

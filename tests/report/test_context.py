@@ -25,10 +25,11 @@ def test_configuration_is_flattened_in_the_order_of_its_keys() -> None:
     assert flattened(config) == expected
 
 
-def test_tables_of_a_list_have_rows_of_their_own_and_an_empty_table_is_named() -> None:
-    config = {"scorer": [{"use": "unet", "layers": [1, 2]}, {"use": "padim"}], "prompts": {}}
+def test_tables_of_a_list_have_rows_of_their_own() -> None:
+    config = {"scorer": [{"use": "unet", "layers": [1, 2]}, {"use": "padim"}], "some": []}
     assert flattened(config) == [
-        ("prompts", "none"), ("scorer.1.layers", "1, 2"), ("scorer.1.use", "unet"), ("scorer.2.use", "padim"),
+        ("scorer.1.layers", "1, 2"), ("scorer.1.use", "unet"), ("scorer.2.use", "padim"),
+        ("some", "none"),
     ]  # fmt: skip
 
 
