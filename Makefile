@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejavu-core fonts-inter poppler-utils
+# Of the tests alone: a browser for the HTML report, a second opinion on PDF files, a software key store
+TEST_PACKAGES := chromium chromium-driver qpdf softhsm2
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: demo test check bench bench-peers bench-tiles bench-calibration lock samples clean
@@ -11,7 +13,8 @@ demo: $(VENV)/ready
 	$(BIN)/explainvad demo --out demo
 	@echo "The report: $(CURDIR)/demo/report/report.pdf"
 
-test: $(VENV)/ready check
+test: APT_PACKAGES += $(TEST_PACKAGES)
+test: $(VENV)/ready check .system
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: $(VENV)/ready
