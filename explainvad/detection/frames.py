@@ -8,6 +8,7 @@ a large image stays large, so that small defects survive, and is seen through ov
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -94,20 +95,39 @@ def blend_weight(rows: int, cols: int) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, sigma: float, cut: float = 3.0) -> Tensor:
-    """Blur (rows, cols) with a Gaussian cut off at ``cut`` sigma; borders are reflected, so a constant stays one."""
-    radius = min(int(cut * sigma + 0.5), min(image.shape) - 1)
+    """Blur maps (..., rows, cols) with a Gaussian cut off at ``cut`` sigma; reflected borders keep a constant one."""
+    radius = min(int(cut * sigma + 0.5), min(image.shape[-2:]) - 1)
     if sigma <= 0 or radius < 1:
         return image
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(image)
-    padded = F.pad(image[None, None], (radius,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None, :])[0, 0]
+    kernel = _gaussian(sigma, radius).to(image)
+    padded = F.pad(image.reshape(-1, 1, *image.shape[-2:]), (radius,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None, :]).reshape(image.shape)
 
 
 def smooth_map(grid: Tensor, size: tuple[int, int], sigma: float) -> Tensor:
-    """A patch grid (rows, cols) as a map over the working frame of ``size`` px, blurred by ``sigma`` px, cut at 4."""
-    full = F.interpolate(grid[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-    return gaussian_blur(full, sigma, cut=4.0)
+    """A patch grid (rows, cols) as a map over the working frame of ``size`` px, blurred by ``sigma`` px, cut at 4.
+
+    Both steps are linear and treat rows and columns apart, so that two small products do what a wide filter would.
+    """
+    down, across = (_smoothing(count, side, sigma) for count, side in zip(grid.shape, size, strict=True))
+    return down.to(grid) @ grid @ across.T.to(grid)
+
+
+@lru_cache(maxsize=64)
+def _smoothing(count: int, side: int, sigma: float) -> Tensor:
+    """What bilinear enlargement of ``count`` values to ``side`` and a blur do to them: (side, count), rows sum to 1."""
+    full = F.interpolate(torch.eye(count)[None], size=side, mode="linear", align_corners=False)[0]
+    radius = min(int(4 * sigma + 0.5), side - 1)
+    if sigma <= 0 or radius < 1:
+        return full.T.contiguous()
+    padded = F.pad(full[:, None], (radius, radius), mode="reflect")
+    return F.conv1d(padded, _gaussian(sigma, radius)[None, None])[:, 0].T.contiguous()
+
+
+def _gaussian(sigma: float, radius: int) -> Tensor:
+    """Weights (2 radius + 1,) that sum to 1."""
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    return kernel / kernel.sum()
 
 
 def to_frame(working_map: Tensor, height: int, width: int) -> NDArray[np.float32]:

@@ -133,10 +133,8 @@ class MemoryBank:
         edges, resamples = self._blocks()
         distance, index, by_block = nearest_by_block(self._with_place(grid), a["bank"], edges)
         mean, spread = F.interpolate(a["usual"][None], size=grid.shape[1:], mode="bilinear", align_corners=False)[0]
-        smooth, *members = (
-            gaussian_blur((d.reshape(grid.shape[1:]) - mean) / spread, SIGMA)
-            for d in (distance, *(by_block[drawn].amin(0) for drawn in resamples))
-        )
+        apart = torch.stack([distance, *(by_block[drawn].amin(0) for drawn in resamples)])
+        smooth, *members = gaussian_blur((apart.reshape(-1, *grid.shape[1:]) - mean) / spread, SIGMA)
         return ImageScore(
             scorer=self.name,
             value=top_mean(smooth, TOP),

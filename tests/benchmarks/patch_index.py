@@ -21,7 +21,7 @@ from coreset import clustered
 from peer import keep_rows
 from torch import Tensor
 
-from explainvad.detection.banks.exact_search import ExactSearch, principal_components
+from explainvad.detection.banks.searches import make_search, prepare_search
 from explainvad.detection.neighbors import nearest
 from explainvad.detection.patch_index import PatchIndex
 
@@ -92,7 +92,7 @@ def beside_forward() -> list[dict[str, str]]:
     rows = clustered(16_384 + QUERIES)
     bank, queries = rows[QUERIES:].contiguous(), rows[:QUERIES].float()
     wide, index = bank.float(), PatchIndex(bank, quantised=True)
-    exact = ExactSearch(bank, [0, len(bank)], principal_components(bank, torch.Generator().manual_seed(0)))
+    exact = make_search(*prepare_search(bank, exact=True, quantised=False, seed=0), [0, len(bank)])
     with torch.inference_mode():
         taken = in_turns(
             {

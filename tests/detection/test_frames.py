@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
@@ -15,6 +16,7 @@ from explainvad.detection.frames import (
     MAX_REDUCTION,
     blend_weight,
     gaussian_blur,
+    smooth_map,
     to_frame,
     to_working,
     top_mean,
@@ -145,3 +147,23 @@ def test_top_mean_by_hand() -> None:
     assert top_mean(values, 1.0) == 49.5
     assert top_mean(values, 1e-9) == 99.0  # at least one
     assert top_mean(torch.tensor([[4.0]])) == 4.0
+
+
+@pytest.mark.parametrize(("grid", "size"), [((32, 24), (256, 192)), ((5, 9), (40, 70))])
+def test_a_smoothed_map_is_the_enlarged_grid_blurred(grid: tuple[int, int], size: tuple[int, int]) -> None:
+    values = torch.rand(grid, generator=torch.Generator().manual_seed(0))
+    enlarged = F.interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    expected = gaussian_filter(enlarged.numpy(), 3.0, mode="mirror", truncate=4.0)
+    np.testing.assert_allclose(smooth_map(values, size, 3.0).numpy(), expected, atol=1e-6)
+
+
+def test_a_map_is_smoothed_however_narrow_it_is() -> None:
+    assert smooth_map(torch.ones(1, 3), (2, 90), 4.0).numpy() == pytest.approx(np.ones((2, 90)))
+    assert torch.equal(smooth_map(torch.eye(4), (4, 4), 0.0), torch.eye(4))
+
+
+def test_maps_are_blurred_together_as_each_would_be() -> None:
+    maps = torch.rand(2, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    together = gaussian_blur(maps, 2.0)
+    assert together.shape == maps.shape
+    torch.testing.assert_close(together[1, 2], gaussian_blur(maps[1, 2], 2.0))

@@ -236,7 +236,7 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
                 "distance": maps[0].numpy(),
             },
             members=np.array(members, dtype=np.float32),
-            member_maps=torch.stack([gaussian_blur(distance, sigma) for distance in maps[1:]]).numpy(),
+            member_maps=gaussian_blur(maps[1:], sigma).numpy(),
         )
 
     def latency(self, image: InspectionImage) -> tuple[float, float, int]:

@@ -123,14 +123,14 @@ class FeatureReconstruction:
         smooth = gaussian_blur(by_level.mean(0), SIGMA)
         tokens, position = tokens[::2, ::2], position[::2, ::2]
         passes = mc_dropout(decoder, tokens.flatten(0, 1), position.flatten(0, 1), MEMBERS).mean(2).cpu()
-        members = [gaussian_blur(m, SIGMA / 2) for m in passes.unflatten(1, tokens.shape[:2])]
+        members = gaussian_blur(passes.unflatten(1, tokens.shape[:2]), SIGMA / 2)
         return ImageScore(
             scorer=self.name,
             value=top_mean(smooth, TOP),
             anomaly_map=to_frame(smooth, image.height, image.width),
             evidence={"distance": by_level.numpy()},
             members=np.array([top_mean(m, TOP) for m in members], dtype=np.float32),
-            member_maps=torch.stack(members).numpy(),
+            member_maps=members.numpy(),
         )
 
     def _fitted(self) -> FeatureDecoder:
