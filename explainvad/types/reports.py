@@ -137,5 +137,5 @@ class Renderer(Protocol):
     """Turns a finished report into files."""
 
     def render(self, report: LotReport, out: Path, formats: Sequence[str]) -> list[Path]:
-        """Write ``formats`` (of pdf, html, csv, json) below ``out`` and return their paths."""
+        """Write ``formats`` (of pdf, html, csv, json, parquet, coco, maps) below ``out`` and return their paths."""
         ...
