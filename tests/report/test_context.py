@@ -72,8 +72,9 @@ def test_every_fact_of_the_lot_is_on_the_cover(lot_report: LotReport) -> None:
         assert str(escape(value)) in cover, field.name
     bare = report_context(replace(lot_report, lot=LotInfo("x")), [], [])
     shown = template_environment().get_template("partials/cover.html").render(bare)
-    for name in ("Criteria", "Sampling plan", "Deviations", "Lighting", "Calibration", "Issued by"):
-        assert f'<th scope="row">{name}</th><td>not stated</td>' in shown
+    for name in ("Criteria", "Sampling plan", "Deviations", "Lighting", "Calibration"):
+        assert f'<span class="fact">{name}:</span> not stated' in shown
+    assert '<th scope="row">Issued by</th><td>not stated</td>' in shown
 
 
 def test_counts_on_the_page_reconcile(lot_report: LotReport) -> None:
