@@ -29,6 +29,7 @@ EXIT_INTEGRITY = 4
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 FORMATS = "pdf,html,csv,json"
+ALL_FORMATS = f"{FORMATS},parquet,coco,maps"
 LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by"}  # what an analysis may set anew
 
 app = typer.Typer(
@@ -51,7 +52,7 @@ class FailOn(StrEnum):
 
 Lot = Annotated[Path, typer.Argument(help="Folder of images; sub-folders are walked.", show_default=False)]
 RunDir = Annotated[Path, typer.Argument(help="Folder that analyze wrote.", show_default=False)]
-Formats = Annotated[str, typer.Option("--formats", help="Comma-separated, of pdf, html, csv and json.")]
+Formats = Annotated[str, typer.Option("--formats", help=f"Comma-separated, of {ALL_FORMATS}.")]
 
 
 @app.command()
@@ -209,13 +210,14 @@ def main() -> None:
 def _formats(text: str) -> list[str]:
     """Parse --formats, before any work is done for them."""
     formats = [name.strip() for name in text.split(",") if name.strip()]
-    if not formats or not set(formats) <= set(FORMATS.split(",")):
-        raise UsageError(f"--formats expects some of {FORMATS}, separated by commas, got {text!r}")
+    if not formats or not set(formats) <= set(ALL_FORMATS.split(",")):
+        raise UsageError(f"--formats expects some of {ALL_FORMATS}, separated by commas, got {text!r}")
     return formats
 
 
 def _render(report: LotReport, formats: list[str]) -> None:
-    for path in report.render(formats=formats):
+    paths = report.render(formats=formats)
+    for path in dict.fromkeys(p if p.parent == report.run_dir else p.parent for p in paths):  # a folder: one line
         typer.echo(f"{path.suffix[1:]:<5} {path}")
 
 

@@ -9,6 +9,7 @@ import pytest
 from command_line import explainvad, tree
 
 from explainvad import LotReport
+from explainvad.record.finished import read_report
 
 
 @pytest.fixture
@@ -34,6 +35,26 @@ def test_one_format_is_rendered_alone(copied_run: Path) -> None:
     assert (done.code, done.out) == (0, f"json  {copied_run / 'report.json'}\n")
     assert not (copied_run / "report.html").exists()
     assert explainvad("render", copied_run, "--formats", "xml").code == 2
+
+
+def test_further_formats_are_written_where_they_are_asked_for_and_verified(copied_run: Path) -> None:
+    done = explainvad("render", copied_run, "--formats", "parquet,coco,maps")
+    names = ("results.parquet", "regions.coco.json", "maps_tiff")
+    assert (done.code, [line.split()[-1] for line in done.out.splitlines()]) == (
+        0,
+        [str(copied_run / n) for n in names],
+    )
+    assert {p.stem for p in (copied_run / "maps_tiff").iterdir()} == {
+        record.image_id for record in read_report(copied_run).records if record.flagged
+    }
+    whole = explainvad("verify", copied_run)
+    assert whole.code == 0, whole.err
+    assert "results.parquet: made from this record" in whole.out
+    before = tree(copied_run)
+    assert explainvad("render", copied_run, "--formats", "maps,coco,parquet").code == 0
+    assert tree(copied_run) == before
+    (copied_run / "maps_tiff" / "stray.tiff").write_bytes(b"x")
+    assert "ALTERED  maps_tiff/stray.tiff" in explainvad("verify", copied_run).err
 
 
 def test_only_a_finished_run_is_rendered(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import unicodedata
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from explainvad import lot
 from explainvad.errors import ConfigError, LotError, UnreadableImageError
 from explainvad.lazy_images import LazyImages
 from explainvad.lot import LotFile, collect_references, display_name, read_image, read_lot_info, scan
+from explainvad.types import LotInfo
 
 
 def save(path: Path, value: int = 0) -> Path:
@@ -466,7 +468,7 @@ def test_lot_info_defaults_to_the_name_of_the_folder(root: Path, monkeypatch: py
 
 
 def test_lot_info_is_read_whole(root: Path) -> None:
-    texts = ("lot_id", "part", "drawing", "revision", "customer", "site", "operator", "procedure", "camera")
+    texts = [field.name for field in fields(LotInfo) if field.name != "mm_per_pixel"]
     lines = [f'{name} = "the {name}"' for name in texts]
     got = info(root, "\ufeff" + "\n".join([*lines, "mm_per_pixel = 1"]))
     assert [getattr(got, name) for name in texts] == [f"the {name}" for name in texts]
@@ -486,7 +488,7 @@ def test_lot_info_is_escaped_and_capped(root: Path) -> None:
     [
         ('operater = "x"', r"unknown key operater in lot\.toml; did you mean operator\?"),
         ("mm_per_px = 1", r"unknown key mm_per_px .* did you mean mm_per_pixel\?"),
-        ("xyzzy = 1", r"unknown key xyzzy .* known are lot_id, part, drawing"),
+        ("xyzzy = 1", r"unknown key xyzzy .* known are lot_id, part, serials, drawing"),
         ('"a\\u001b" = 1', r"unknown key a\\x1b "),
         ("[lot]\npart = 'x'", "unknown key lot in"),
         ("part = 7", "part in lot.toml must be a text in quotes, got 7"),

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -112,14 +112,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def artifact_entries(root: Path) -> Iterator[str]:
-    """Yield what the artifact folders hold, except folders, as relative paths; links are named, not followed."""
-    for top in ARTIFACT_FOLDERS:
+    """Yield what the artifact folders hold; see :func:`folder_entries`."""
+    return folder_entries(root, ARTIFACT_FOLDERS)
+
+
+def folder_entries(root: Path, folders: Sequence[str]) -> Iterator[str]:
+    """Yield what ``folders`` below ``root`` hold, except folders, as relative paths; links are named, not followed."""
+    for top in folders:
         if (root / top).is_symlink() or (root / top).is_file():
             yield top
             continue
-        for folder, folders, files in os.walk(root / top):
-            folders.sort()
-            links = [name for name in folders if Path(folder, name).is_symlink()]
+        for folder, below, files in os.walk(root / top):
+            below.sort()
+            links = [name for name in below if Path(folder, name).is_symlink()]
             for name in sorted(files + links):
                 yield Path(folder, name).relative_to(root).as_posix()
 

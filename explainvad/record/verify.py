@@ -22,9 +22,11 @@ from explainvad.errors import IntegrityError, UsageError
 from explainvad.record.audits import audit_entries
 from explainvad.record.events import History
 from explainvad.record.ledger import GENESIS, LEDGER, LedgerError, Line, printable, read_lines, seal
-from explainvad.record.storage import artifact_entries, file_sha256, open_below, sha256_hex
+from explainvad.record.storage import artifact_entries, file_sha256, folder_entries, open_below, sha256_hex
 
-REPORT_FILES = ("report.pdf", "report.html", "report.json", "results.csv", "results.parquet")
+REPORT_FILES = ("report.pdf", "report.html", "report.json", "results.csv", "results.parquet", "regions.coco.json")
+REPORT_FOLDERS = ("maps_tiff",)
+_HOLD_THE_HEAD = (".pdf", ".json", ".parquet")  # report files that name the results that they were made from
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def verify_run(run_dir: str | Path, *, expected_head: str | None = None) -> Veri
         checked.append("no files that the ledger does not account for")
         problems += _unaccounted(root, history)
     for name in sorted({*history.rendered, *REPORT_FILES}):
-        content = _content(root, name) if name.endswith((".pdf", ".json")) else None
+        content = _content(root, name) if name.endswith(_HOLD_THE_HEAD) else None
         if content is not None and history.head is not None:
             told = history.rendered_after.get(name)
             older = told is not None and told < len(history.audits.results)
@@ -159,7 +161,7 @@ def _unaccounted(root: Path, history: History) -> Iterator[Problem]:
     """Find artifacts, audit files and report files that no line names."""
     reports = (name for name in REPORT_FILES if os.path.lexists(root / name))
     known = {*history.artifacts, *history.audits.names, *history.rendered}
-    for name in (*artifact_entries(root), *audit_entries(root), *reports):
+    for name in (*artifact_entries(root), *audit_entries(root), *reports, *folder_entries(root, REPORT_FOLDERS)):
         if name not in known:
             yield Problem(name, "no ledger line accounts for this file")
 

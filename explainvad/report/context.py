@@ -87,6 +87,9 @@ def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: S
         "provenance": report.provenance,
         "issued": issued_at(report).isoformat(),
         "lot_facts": _lot_facts(report.lot),
+        "scope": _scope(report.lot),
+        "imaging": _imaging(report.lot),
+        "report_revision": _report_revision(report.lot),
         "lead": lead,
         "headline": headline,
         "disposition": sentence,
@@ -136,16 +139,45 @@ def _lot_facts(lot: LotInfo) -> list[tuple[str, str]]:
     """What the cover says of the lot, in reading order; what is not known is left out."""
     facts = [
         ("Part", lot.part),
+        ("Serial numbers", lot.serials),
         ("Drawing", lot.drawing),
         ("Drawing revision", lot.revision),
         ("Customer", lot.customer),
         ("Site", lot.site),
-        ("Operator", lot.operator),
-        ("Procedure", lot.procedure),
-        ("Camera", lot.camera),
-        ("Scale", None if lot.mm_per_pixel is None else f"{lot.mm_per_pixel:g} mm per pixel"),
+        ("Operator", _person(lot.operator, lot.operator_role)),
+        ("Reviewer", _person(lot.reviewer, lot.reviewer_role)),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _person(name: str | None, role: str | None) -> str | None:
+    return ", ".join(filter(None, (name, role))) or None
+
+
+def _scope(lot: LotInfo) -> list[tuple[str, str | None]]:
+    """To which rules the lot was inspected. An auditor looks for each of these, so none is left out."""
+    return [
+        ("Procedure", lot.procedure),
+        ("Criteria", lot.acceptance_criteria),
+        ("Sampling plan", lot.sampling_plan),
+        ("Deviations", lot.deviations),
+    ]
+
+
+def _imaging(lot: LotInfo) -> list[tuple[str, str | None]]:
+    """How the pictures were taken, with the same completeness."""
+    return [
+        ("Camera", lot.camera),
+        ("Optics", lot.optics),
+        ("Lighting", lot.lighting),
+        ("Calibration", lot.camera_calibration),
+        ("Scale", None if lot.mm_per_pixel is None else f"{lot.mm_per_pixel:g} mm per pixel"),
+    ]
+
+
+def _report_revision(lot: LotInfo) -> str:
+    earlier = f"supersedes {lot.supersedes}" if lot.supersedes else "the record names no earlier report"
+    return f"{lot.report_revision or 1}; {earlier}"
 
 
 def _score_alt(report: LotReport) -> str:

@@ -67,19 +67,26 @@ def report_json(report: LotReport) -> bytes:
 
     Raises :class:`RenderError` when a value has no JSON form or breaks the schema.
     """
-    import rfc8785
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
     document = plain(report)
-    try:
-        data: bytes = rfc8785.dumps(document)
-    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
-        raise RenderError(f"report.json: a value cannot be written as JSON: {error}") from error
+    data = canonical_json("report.json", document)
     schema = json.loads(SCHEMA_FILE.read_text("utf-8"))
     broken = best_match(Draft202012Validator(schema).iter_errors(document))
     if broken is not None:
         raise RenderError(f"report.json: {broken.json_path}: {broken.message[:200]}")
+    return data
+
+
+def canonical_json(name: str, document: JSON) -> bytes:
+    """Return ``document`` as canonical JSON (RFC 8785). Raises :class:`RenderError`, which names the file ``name``."""
+    import rfc8785
+
+    try:
+        data: bytes = rfc8785.dumps(document)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        raise RenderError(f"{name}: a value cannot be written as JSON: {error}") from error
     return data
 
 

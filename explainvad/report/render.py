@@ -1,4 +1,4 @@
-"""LotReport -> report.pdf, report.html, results.csv, report.json.
+"""LotReport -> report.pdf, report.html, results.csv, report.json, and further exports where they are asked for.
 
 All formats are made from the same record: PDF and HTML through the same templates, and the PDF embeds the
 JSON, the CSV and the ledger. The same report gives the same bytes.
@@ -19,9 +19,12 @@ from typing import Any
 
 from explainvad.errors import RenderError, StorageError, UsageError
 from explainvad.report.assets import read_ledger, template_environment
+from explainvad.report.coco import regions_coco
 from explainvad.report.context import Attachment, issued_at, lot_graphics, report_context
 from explainvad.report.exports import report_json, results_csv
 from explainvad.report.image_page import image_pages
+from explainvad.report.parquet import results_parquet
+from explainvad.report.pixel_maps import pixel_maps
 from explainvad.types import LotReport
 
 FILES: Mapping[str, str] = {
@@ -29,7 +32,11 @@ FILES: Mapping[str, str] = {
     "html": "report.html",
     "csv": "results.csv",
     "json": "report.json",
+    "parquet": "results.parquet",
+    "coco": "regions.coco.json",
+    "maps": "maps_tiff",  # a folder
 }
+DEFAULT_FORMATS = ("pdf", "html", "csv", "json")
 _MEDIA = {".jpg": "image/jpeg", ".svg": "image/svg+xml"}
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
@@ -40,8 +47,8 @@ class ReportRenderer:
     def __init__(self, seconds_per_page: float = 5.0) -> None:
         self.seconds_per_page = seconds_per_page
 
-    def render(self, report: LotReport, out: Path, formats: Sequence[str] = tuple(FILES)) -> list[Path]:
-        """Write ``formats`` (of pdf, html, csv, json) into the folder ``out``; return the paths in that order.
+    def render(self, report: LotReport, out: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> list[Path]:
+        """Write ``formats`` (some of FILES) into the folder ``out``; return the files' paths in that order.
 
         Each file appears whole or not at all. Raises :class:`UsageError` for an unknown format,
         :class:`IntegrityError` when a picture of the record was altered, :class:`RenderError` when a format
@@ -54,15 +61,21 @@ class ReportRenderer:
 
         # Make everything before the first file is written: an altered picture must leave no half report.
         rendered = {"csv": results_csv(report), "json": report_json(report)}
+        if "parquet" in wanted:
+            rendered["parquet"] = results_parquet(report)
+        if "coco" in wanted:
+            rendered["coco"] = regions_coco(report)
         if "pdf" in wanted or "html" in wanted:
             document = _Document(report, rendered)
             if "pdf" in wanted:
                 rendered["pdf"] = document.pdf(self.seconds_per_page)
             if "html" in wanted:
                 rendered["html"] = document.html().encode()
+        maps = pixel_maps(report) if "maps" in wanted else iter(())  # too much to keep: made one by one
         try:
             out.mkdir(parents=True, exist_ok=True)
-            return [_write_whole(out / FILES[name], rendered[name]) for name in wanted]
+            paths = [_write_whole(out / FILES[name], rendered[name]) for name in wanted if name != "maps"]
+            return paths + [_write_whole(_folder(out / FILES["maps"]) / name, data) for name, data in maps]
         except OSError as error:
             raise StorageError(
                 f"the report cannot be written to {out} ({error.strerror}): free space or name another folder"
@@ -151,6 +164,14 @@ def _run_worker(folder: Path, issued: float, timeout: float) -> None:
     if done.returncode != 0:
         last = " | ".join(done.stderr.strip().splitlines()[-4:]) or "no message"
         raise RenderError(f"the PDF could not be rendered (exit code {done.returncode}): {last}")
+
+
+def _folder(path: Path) -> Path:
+    """Make the folder where there is none. Raises :class:`StorageError` for a link, which could lead anywhere."""
+    if path.is_symlink():
+        raise StorageError(f"{path} is a link, expected a folder: remove it")
+    path.mkdir(exist_ok=True)
+    return path
 
 
 def _write_whole(path: Path, data: bytes) -> Path:

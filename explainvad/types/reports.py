@@ -20,14 +20,27 @@ class LotInfo:
 
     lot_id: str
     part: str | None = None
+    serials: str | None = None
     drawing: str | None = None
-    revision: str | None = None
+    revision: str | None = None  # of the drawing
     customer: str | None = None
+    issuer: str | None = None  # who answers for the report
     site: str | None = None
     operator: str | None = None
+    operator_role: str | None = None
+    reviewer: str | None = None
+    reviewer_role: str | None = None
     procedure: str | None = None
+    acceptance_criteria: str | None = None
+    sampling_plan: str | None = None
+    deviations: str | None = None  # from the procedure
     camera: str | None = None
+    optics: str | None = None
+    lighting: str | None = None
+    camera_calibration: str | None = None  # its number and date
     mm_per_pixel: float | None = None
+    report_revision: str | None = None
+    supersedes: str | None = None  # the report that this one replaces
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,5 +150,5 @@ class Renderer(Protocol):
     """Turns a finished report into files."""
 
     def render(self, report: LotReport, out: Path, formats: Sequence[str]) -> list[Path]:
-        """Write ``formats`` (of pdf, html, csv, json) below ``out`` and return their paths."""
+        """Write ``formats`` (of pdf, html, csv, json, parquet, coco, maps) below ``out`` and return their paths."""
         ...

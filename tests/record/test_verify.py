@@ -61,10 +61,41 @@ def test_missing_extra_and_replaced_artifacts_are_named(finished: Path) -> None:
     assert problems[2:] == ["evidence/new.png: no ledger line accounts for this file"]
 
 
-@pytest.mark.parametrize("name", ["report.html", "results.parquet"])
+@pytest.mark.parametrize("name", ["report.html", "results.parquet", "regions.coco.json", "maps_tiff/img-00001.tiff"])
 def test_a_report_that_was_never_rendered_is_named(finished: Path, name: str) -> None:
+    (finished / name).parent.mkdir(exist_ok=True)
     (finished / name).write_text("forged")
     assert first_problem(finished) == f"{name}: no ledger line accounts for this file"
+
+
+def test_rendered_maps_are_accounted_for_one_by_one(finished: Path) -> None:
+    folder = finished / "maps_tiff"
+    folder.mkdir()
+    maps = [folder / f"img-0000{number}.tiff" for number in (2, 3)]
+    for path in maps:
+        path.write_bytes(b"grey")
+    with Run.reopen(finished) as run:
+        run.note_rendered(maps)
+    assert verify_run(finished).ok
+    (folder / "more").mkdir()
+    (folder / "more" / "stray.tiff").write_bytes(b"grey")
+    maps[0].write_bytes(b"gray")
+    maps[1].unlink()
+    problems = [str(problem) for problem in verify_run(finished).problems]
+    assert problems[0].startswith("maps_tiff/img-00002.tiff: altered")
+    assert problems[1:] == [
+        "maps_tiff/img-00003.tiff: missing",
+        "maps_tiff/more/stray.tiff: no ledger line accounts for this file",
+    ]
+
+
+@pytest.mark.parametrize("name", ["report.json", "regions.coco.json", "results.parquet"])
+def test_a_report_file_of_other_results_is_named(finished: Path, name: str) -> None:
+    (finished / name).write_text("another lot's")
+    with Run.reopen(finished) as run:
+        run.note_rendered([finished / name])
+    problems = [str(problem) for problem in verify_run(finished).problems]
+    assert any(problem.startswith(f"{name}: made from other results") for problem in problems)
 
 
 def test_an_earlier_rendering_is_superseded(finished: Path) -> None:

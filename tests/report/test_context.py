@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pikepdf
@@ -10,9 +10,11 @@ import pytest
 from fabricated_lot import Builder, quiet_lot, statistics_of, verdict_of
 from fabricated_statistics import power_of
 from fabricated_variants import cell_lot, cells_of, few_lot, synthetic_lot, with_calibration
+from markupsafe import escape
 from page_text import sections, sections_of
 from pdf_text import page_text
 
+from explainvad.report.assets import template_environment
 from explainvad.report.context import Attachment, flattened, issued_at, report_context
 from explainvad.report.image_page import image_pages
 from explainvad.report.render import ReportRenderer
@@ -40,11 +42,39 @@ def test_issue_date_is_the_end_of_the_inspection(lot_report: LotReport) -> None:
 
 
 def test_absent_lot_facts_are_left_out(lot_report: LotReport) -> None:
-    pages, _ = image_pages(lot_report)
-    full = dict(report_context(lot_report, pages, [])["lot_facts"])
-    assert full["Scale"] == "0.125 mm per pixel" and full["Drawing revision"] == "C"
-    bare = replace(lot_report, lot=LotInfo("x", part="", site="Plant 2"))
-    assert report_context(bare, pages, [])["lot_facts"] == [("Site", "Plant 2")]
+    full = dict(report_context(lot_report, [], [])["lot_facts"])
+    assert full["Drawing revision"] == "C" and full["Serial numbers"] == "BF-26-0401 to BF-26-0430"
+    assert (full["Operator"], full["Reviewer"]) == ("M. Okafor, line inspector", "J. Lindqvist, quality engineer")
+    bare = replace(lot_report, lot=LotInfo("x", part="", site="Plant 2", reviewer_role="quality engineer"))
+    assert report_context(bare, [], [])["lot_facts"] == [("Site", "Plant 2"), ("Reviewer", "quality engineer")]
+
+
+def test_scope_and_imaging_are_complete_whatever_is_known(lot_report: LotReport) -> None:
+    context = report_context(lot_report, [], [])
+    bare = report_context(replace(lot_report, lot=LotInfo("x")), [], [])
+    assert dict(context["imaging"])["Scale"] == "0.125 mm per pixel"
+    for part in ("scope", "imaging"):
+        assert all(value for _, value in context[part])
+        assert [(name, None) for name, _ in context[part]] == bare[part]
+
+
+def test_the_report_names_its_revision_and_what_it_supersedes(lot_report: LotReport) -> None:
+    assert report_context(lot_report, [], [])["report_revision"] == "2; supersedes EV-1111-2222-3333"
+    bare = replace(lot_report, lot=LotInfo("x"))
+    assert report_context(bare, [], [])["report_revision"] == "1; the record names no earlier report"
+
+
+def test_every_fact_of_the_lot_is_on_the_cover(lot_report: LotReport) -> None:
+    context = report_context(lot_report, [], [])
+    cover = template_environment().get_template("partials/cover.html").render(context)
+    for field in fields(LotInfo):
+        value = getattr(lot_report.lot, field.name)
+        assert str(escape(value)) in cover, field.name
+    bare = report_context(replace(lot_report, lot=LotInfo("x")), [], [])
+    shown = template_environment().get_template("partials/cover.html").render(bare)
+    for name in ("Criteria", "Sampling plan", "Deviations", "Lighting", "Calibration"):
+        assert f'<span class="fact">{name}:</span> not stated' in shown
+    assert '<th scope="row">Issued by</th><td>not stated</td>' in shown
 
 
 def test_counts_on_the_page_reconcile(lot_report: LotReport) -> None:
