@@ -32,6 +32,7 @@ bench: $(VENV)/ready
 # Against anomalib, in an environment of its own; then the README's comparison section is written
 PEER_BENCHMARKS := coreset patchcore winclip padim_efficientad reconstruction_parity patch_index profiles
 bench-peers: $(VENV)/ready build/peer/ready
+	$(BIN)/python tests/benchmarks/coreset.py --stream 4000
 	for name in $(PEER_BENCHMARKS); do $(BIN)/python tests/benchmarks/$$name.py || exit 1; done
 	$(BIN)/python tests/benchmarks/comparison.py
 

@@ -20,6 +20,7 @@ from readme_section import write_section
 # in the order of the table
 BENCHMARKS = (
     "coreset",
+    "coreset_stream",
     "patchcore",
     "winclip",
     "padim_efficientad",

@@ -162,12 +162,24 @@ def stream(images: int) -> None:
     start = time.process_time()
     rows, origin = coreset.result()
     spent += time.process_time() - start
-    print(f"{images:,} images: {coreset.facts['bank']}; peak of the process {resident('VmHWM'):,.0f} MiB")
+    peak = resident("VmHWM")
+    print(f"{images:,} images: {len(rows):,} of {coreset.seen:,} rows; peak of the process {peak:,.0f} MiB")
     print(
         f"  {1000 * spent / images:.0f} ms of processor an image, {len(origin[:, 0].unique()):,} images in the coreset"
     )
     looked_at = torch.cat([clustered(1024, seed=image) for image in range(0, images, 50)])
     print(f"  radius {radius(looked_at, rows):.2f}, load {os.getloadavg()[0]:.1f}")
+    keep_rows(
+        "coreset_stream",
+        [
+            {
+                "work": f"Patches of {images:,} images at 256 px (1,024 x {DIMENSIONS:,} each), a WideResNet-50-2 beside",
+                "ours": f"{peak:,.0f} MiB resident at most",
+                "peer": "-",
+                "shown": "tests/benchmarks/coreset.py --stream",
+            }
+        ],
+    )
 
 
 def main() -> None:
