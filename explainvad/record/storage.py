@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -111,9 +111,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def artifact_entries(root: Path) -> Iterator[str]:
-    """Yield what the artifact folders hold, except folders, as relative paths; links are named, not followed."""
-    for top in ARTIFACT_FOLDERS:
+def folder_entries(root: Path, tops: Sequence[str] = ARTIFACT_FOLDERS) -> Iterator[str]:
+    """Yield what the folders ``tops`` hold, except folders, as relative paths; links are named, not followed."""
+    for top in tops:
         if (root / top).is_symlink() or (root / top).is_file():
             yield top
             continue
@@ -128,7 +128,7 @@ def remove_leftovers(root: Path, keep: set[str]) -> None:
     """Delete what a killed run left: the scratch file, and artifacts that no ledger line names."""
     with storage_errors(root):
         (root / _SCRATCH).unlink(missing_ok=True)
-        for name in list(artifact_entries(root)):
+        for name in list(folder_entries(root)):
             if is_artifact_path(name) and name not in keep:
                 (root / name).unlink()
 
