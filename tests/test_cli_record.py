@@ -9,6 +9,7 @@ import pytest
 from command_line import explainvad, tree
 
 from explainvad import LotReport
+from explainvad.report import html_report
 
 
 @pytest.fixture
@@ -34,6 +35,18 @@ def test_one_format_is_rendered_alone(copied_run: Path) -> None:
     assert (done.code, done.out) == (0, f"json  {copied_run / 'report.json'}\n")
     assert not (copied_run / "report.html").exists()
     assert explainvad("render", copied_run, "--formats", "xml").code == 2
+
+
+def test_further_pages_of_a_large_report_are_part_of_the_record(
+    copied_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(html_report, "IMAGES_A_PAGE", 2)
+    done = explainvad("render", copied_run, "--formats", "html")
+    pages = sorted((copied_run / html_report.FOLDER).iterdir())
+    assert pages and done.out.splitlines() == [f"html  {path}" for path in (*pages, copied_run / "report.html")]
+    assert explainvad("verify", copied_run).code == 0
+    pages[-1].write_text("other pictures")
+    assert f"ALTERED  {html_report.FOLDER}/{pages[-1].name}" in explainvad("verify", copied_run).err
 
 
 def test_only_a_finished_run_is_rendered(tmp_path: Path) -> None:

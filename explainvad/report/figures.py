@@ -58,8 +58,7 @@ def photograph(data: bytes) -> Image.Image:
 def map_levels(data: bytes) -> NDArray[np.float32]:
     """Decode a map of the run folder, a 16-bit grey PNG, to float32 (H, W) in [0, 1]."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as stored:
-        levels: NDArray[np.float32] = np.asarray(stored, dtype=np.float32) / 65535
-    return levels
+        return np.asarray(stored, dtype=np.float32) / np.float32(65535)
 
 
 def fitted(picture: Image.Image, long_side: int = PICTURE_PX) -> Image.Image:

@@ -1,7 +1,7 @@
 """Pictures of an image on the screen: the photograph untouched, everything that is laid over it in layers of its own.
 
-A map is a palette picture that is transparent where there is nothing to show. Outlines are paths in units of a thousandth
-of the picture's long side, so that they stay sharp at any zoom and weigh nothing.
+A map is a palette picture that is transparent where there is nothing to show. Outlines are paths in units of a
+thousandth of the picture's long side, so that they stay sharp at any zoom and weigh nothing.
 """
 
 from __future__ import annotations
@@ -73,11 +73,12 @@ def heat_layer(heat_map: bytes, scale: HeatScale) -> tuple[Layer, str]:
     It shows nothing below the cluster threshold. Beside it the path around all pixels that reach the pixel threshold,
     in units; empty where none does.
     """
-    levels = _shrunk(map_levels(heat_map))
+    levels = map_levels(heat_map)
+    contour = _path(levels * scale.top >= scale.pixel)
+    levels = _shrunk(levels)
     steps = 1 + np.clip(levels * 254, 0, 254).astype(np.uint8)
     steps[levels * scale.top < scale.cluster] = 0
-    above = levels * scale.top >= scale.pixel
-    return _palette_layer(steps, bytes([0])), _path(above, 0, 0, UNITS / max(above.shape))
+    return _palette_layer(steps, bytes([0])), contour
 
 
 def doubt_layer(doubt_map: bytes) -> Layer:
@@ -89,11 +90,9 @@ def outline(region: Region) -> Outline:
     """The outline of a region, cut out of its mask."""
     mask = region.mask
     factor = UNITS / max(mask.width, mask.height)
-    x0, y0, x1, y1 = region.xyxy
-    path = _path(mask.to_array()[y0:y1, x0:x1], x0, y0, factor)
-    return Outline(
-        region.region_id, path, round(x0 * factor), round(y0 * factor), _view(region.xyxy, mask.width, mask.height)
-    )
+    x, y = (round(at * factor) for at in region.xyxy[:2])
+    view = _view(region.xyxy, mask.width, mask.height)
+    return Outline(region.region_id, _path(mask.to_array()), x, y, view)
 
 
 def _view(xyxy: XYXY, width: int, height: int) -> tuple[float, float, float]:
@@ -104,17 +103,22 @@ def _view(xyxy: XYXY, width: int, height: int) -> tuple[float, float, float]:
     return round((x0 + x1) / 2 / width, 4), round((y0 + y1) / 2 / height, 4), round(magnification, 2)
 
 
-def _path(mask: NDArray[np.bool_], x0: int, y0: int, factor: float) -> str:
-    """SVG path around the set pixels of ``mask``, whose upper left pixel is (x0, y0)."""
+def _path(mask: NDArray[np.bool_]) -> str:
+    """SVG path around the set pixels of ``mask``, in units; empty only where none is set."""
     from skimage.measure import approximate_polygon, find_contours
 
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return ""
+    y0, x0 = rows[0], columns[0]
+    part = np.pad(mask[y0 : rows[-1] + 1, x0 : columns[-1] + 1], 1).astype(np.float32)
     parts = []
-    for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
-        # Pixel k of the padded mask has its centre at k - 1/2 of the mask
-        at = (contour - 0.5 + (y0, x0)) * factor
-        points = approximate_polygon(at, _TOLERANCE)
-        if len(points) > 3:  # closed: the last is the first
-            parts.append("M" + "L".join(f"{x:.1f} {y:.1f}" for y, x in points[:-1]) + "Z")
+    for contour in find_contours(part, 0.5):  # type: ignore[no-untyped-call]
+        # Pixel k of the padded part has its centre at k - 1/2 of the part
+        at = (contour - 0.5 + (y0, x0)) * UNITS / max(mask.shape)
+        simple = approximate_polygon(at, _TOLERANCE)  # type: ignore[no-untyped-call]
+        points = simple if len(simple) > 3 else at  # a speck stays as it is; the last point is the first
+        parts.append("M" + "L".join(f"{x:.1f} {y:.1f}" for y, x in points[:-1]) + "Z")
     return "".join(parts)
 
 

@@ -7,15 +7,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from explainvad.report.assets import read_artifact
 from explainvad.report.figures import heat_scales
 from explainvad.report.layers import UNITS, Layer, Outline, doubt_layer, heat_layer, outline, shown_photograph
 from explainvad.report.wording import WORDS, findings, number
 from explainvad.types import ImageRecord, LotReport
 
-_MAPS: Mapping[str, str] = {
+_DOUBT: Mapping[str, str] = {
     "aleatoric": "Aleatoric doubt",
     "within": "Doubt within scorers",
     "between": "Doubt between scorers",
@@ -27,7 +25,7 @@ _NAMED = 3  # regions in an alternative text
 class ShownPicture:
     """A picture as data URI with its size in px and its alternative text."""
 
-    uri: Markup
+    uri: str
     width: int
     height: int
     alt: str
@@ -93,9 +91,9 @@ def screen_image(report: LotReport, record: ImageRecord, position: int, total: i
     )
 
 
-def data_uri(layer: Layer) -> Markup:
-    """A picture as URI; marked as safe, which spares escaping many bytes that need none."""
-    return Markup(f"data:{layer.media};base64,{base64.b64encode(layer.data).decode()}")  # noqa: S704
+def data_uri(layer: Layer) -> str:
+    """A picture as URI that holds it."""
+    return f"data:{layer.media};base64,{base64.b64encode(layer.data).decode()}"
 
 
 def _shown(layer: Layer, alt: str) -> ShownPicture:
@@ -108,16 +106,12 @@ def _maps(report: LotReport, record: ImageRecord, found: str) -> Iterator[ShownM
     assert record.verdict is not None, "only a judged image is flagged"
     _, scale = heat_scales(report.model.calibration)[record.verdict.cell]
     layer, contour = heat_layer(read_artifact(report.run_dir, record, f"maps/{name}.png"), scale)
-    yield ShownMap(
-        "Anomaly",
-        _shown(layer, f"Heat map of {name}: {found}; {WORDS[record.decision].lower()}."),
-        contour,
-        f"Colour scale from 0 to {number(scale.top)}, shown from {number(scale.cluster)}, pixel threshold {number(scale.pixel)}.",
-    )
+    alt = f"Heat map of {name}: {found}; {WORDS[record.decision].lower()}."
+    shown_from = f"shown from {number(scale.cluster)}, pixel threshold {number(scale.pixel)}"
+    yield ShownMap("Anomaly", _shown(layer, alt), contour, f"Colour scale from 0 to {number(scale.top)}, {shown_from}.")
     for path in sorted(record.artifacts):
-        match = re.fullmatch(rf"maps/{re.escape(name)}-([\w-]+)\.png", path)
-        if match:
-            title = _MAPS.get(match[1], match[1].replace("-", " "))
+        if match := re.fullmatch(rf"maps/{re.escape(name)}-([\w-]+)\.png", path):
+            title = _DOUBT.get(match[1], match[1].replace("-", " "))
             layer = doubt_layer(read_artifact(report.run_dir, record, path))
-            unit = "Colour scale from 0 to 1 bit." if match[1] in _MAPS else "Colour scale from 0 to the map’s full range."
-            yield ShownMap(title, _shown(layer, f"{title} over {name}."), "", unit)
+            top = "1 bit" if match[1] in _DOUBT else "the most that it can be"
+            yield ShownMap(title, _shown(layer, f"{title} over {name}."), "", f"Colour scale from 0 to {top}.")

@@ -116,7 +116,7 @@ function imageViews(list) {
   function follow() {
     const target = document.getElementById(location.hash.slice(1));
     const section = target?.classList.contains("image") ? target : null;
-    if (!section && !open) return;
+    if (section === (open?.section ?? null)) return;
     const left = open?.section.id;
     open?.viewer.leave();
     open?.section.classList.remove("open");
@@ -127,12 +127,11 @@ function imageViews(list) {
     if (open) {
       section.classList.add("open");
       tellPosition();
-      scrollTo(0, 0);
+      section.scrollIntoView();
       section.querySelector("h2").focus({ preventScroll: true });
     } else {
       target?.scrollIntoView();
-      if (target?.matches("#filter-text")) target.select();
-      else if (!target || target.matches(".files")) list.focus(left);
+      if (!target || target.matches(".files")) list.focus(left);
     }
   }
 
@@ -162,17 +161,23 @@ function imageViews(list) {
     const at = open ? position(links) : links.indexOf(document.activeElement);
     const wanted = links[at < 0 ? 0 : at + by];
     if (!open && wanted) list.focus(wanted.hash.slice(1));
-    else if (wanted) wanted.click();
+    else if (wanted) go(wanted);
     else if (open && neighbour(by)) location.assign(neighbour(by));
   }
 
+  /** Follow a link at once: the next key must not find the page as it was. */
+  function go(link) {
+    link.click();
+    follow();
+  }
+
   function close() {
-    if (open) location.hash = "files";
+    if (open) go(bar.querySelector(".back"));
   }
 
   function find() {
-    if (open) location.hash = "filter-text";
-    else list.search.select();
+    close();
+    list.search.select();
   }
 
   bar.querySelector(".previous").addEventListener("click", () => step(-1));

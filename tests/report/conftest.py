@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fabricated_lot import full_lot
 
 from explainvad.report.render import ReportRenderer
 from explainvad.types import LotReport
+
+if TYPE_CHECKING:  # selenium is loaded only where a browser is
+    from browser import Browser
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +28,39 @@ def rendered(lot_report: LotReport, tmp_path_factory: pytest.TempPathFactory) ->
     out = tmp_path_factory.mktemp("rendered")
     ReportRenderer().render(lot_report, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def screen(lot_report: LotReport, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The lot's HTML report."""
+    (page,) = ReportRenderer().render(lot_report, tmp_path_factory.mktemp("screen"), ["html"])
+    return page
+
+
+def _chromium(profile: Path, scripts: bool) -> Iterator[Browser]:
+    from browser import CHROMIUM, DRIVER, Browser
+
+    if not (CHROMIUM.exists() and DRIVER.exists()):
+        pytest.skip(f"needs {CHROMIUM} and {DRIVER}, the Debian packages chromium and chromium-driver")
+    browser = Browser(profile, scripts)
+    yield browser
+    browser.driver.quit()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One Chromium for all tests; see ``browser`` for a fresh look at it."""
+    yield from _chromium(tmp_path_factory.mktemp("profile"), scripts=True)
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Browser:
+    """Chromium with a light, still, wide window."""
+    chromium.look()
+    return chromium
+
+
+@pytest.fixture(scope="session")
+def scriptless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A Chromium that runs no scripts of pages."""
+    yield from _chromium(tmp_path_factory.mktemp("profile"), scripts=False)
