@@ -14,19 +14,21 @@ document.addEventListener("DOMContentLoaded", () => {
 /** The list of files: sorted, filtered, counted, and shown a portion at a time. */
 function fileList(section) {
   const PORTION = 500; // rows that are laid out: a table of ten thousand is slow, one of these is not
-  const body = section.querySelector("tbody");
+  const [table, ...continued] = section.querySelectorAll(".grid");
+  const body = table.tBodies[0];
   const search = section.querySelector("#filter-text");
   const boxes = [...section.querySelectorAll(".filter [type=checkbox]")];
   const count = section.querySelector(".count");
   const more = section.querySelector(".more");
   const collator = new Intl.Collator("en", { numeric: true });
-  const rows = [...body.rows].map((element, position) => ({
+  const rows = [table, ...continued].flatMap((part) => [...part.tBodies[0].rows]).map((element, position) => ({
     element,
     position,
     kind: element.dataset.kind,
     text: element.textContent.toLowerCase(),
     link: element.querySelector("a"),
   }));
+  for (const part of continued) part.parentElement.remove();
   let sorted = rows; // all, in the order that was asked for
   let matching = rows; // of these, what the filter lets through
   let shown = PORTION;

@@ -24,13 +24,11 @@ _QUIET = (
 class Browser:
     """A Chromium with one window. Motion is reduced unless a test asks for it: then nothing has to be waited for."""
 
-    def __init__(self, profile: Path, scripts: bool = True) -> None:
+    def __init__(self, profile: Path) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = str(CHROMIUM)
         for argument in (*_QUIET, f"--user-data-dir={profile}", "--window-size=1280,1000"):
             options.add_argument(argument)
-        if not scripts:
-            options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         self.driver = webdriver.Chrome(
             options=options, service=Service(str(DRIVER))
@@ -46,6 +44,10 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def allow_scripts(self, allowed: bool) -> None:
+        """Let pages that are opened from now on run their scripts, or not."""
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not allowed})
 
     def open(self, page: Path, anchor: str = "") -> Browser:
         """Open a page anew, with nothing left of the one before; what was logged before is forgotten."""

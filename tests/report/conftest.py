@@ -37,20 +37,16 @@ def screen(lot_report: LotReport, tmp_path_factory: pytest.TempPathFactory) -> P
     return page
 
 
-def _chromium(profile: Path, scripts: bool) -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One Chromium for all tests; see ``browser`` for a fresh look at it."""
     from browser import CHROMIUM, DRIVER, Browser
 
     if not (CHROMIUM.exists() and DRIVER.exists()):
         pytest.skip(f"needs {CHROMIUM} and {DRIVER}, the Debian packages chromium and chromium-driver")
-    browser = Browser(profile, scripts)
+    browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.driver.quit()
-
-
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One Chromium for all tests; see ``browser`` for a fresh look at it."""
-    yield from _chromium(tmp_path_factory.mktemp("profile"), scripts=True)
 
 
 @pytest.fixture
@@ -60,7 +56,9 @@ def browser(chromium: Browser) -> Browser:
     return chromium
 
 
-@pytest.fixture(scope="session")
-def scriptless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A Chromium that runs no scripts of pages."""
-    yield from _chromium(tmp_path_factory.mktemp("profile"), scripts=False)
+@pytest.fixture
+def scriptless(browser: Browser) -> Iterator[Browser]:
+    """Chromium that runs no scripts of pages."""
+    browser.allow_scripts(False)
+    yield browser
+    browser.allow_scripts(True)

@@ -159,6 +159,7 @@ def test_long_list_is_laid_out_by_portions_and_filtered_as_a_whole(browser: Brow
     b.good(620)
     b.inspected("last.png", verdict_of(Decision.REJECT, 3.0, 1 / 96), [(250, 130, 20, 9)])
     (page,) = ReportRenderer().render(b.report(), tmp_path, ["html"])
+    assert page.read_text("utf-8").count('<table class="grid">') == 2  # what a reader without scripts gets
     browser.open(page)
     assert len(_column(browser, 0)) == 500
     assert browser.one(".count").text == "621 files, the first 500 shown"
