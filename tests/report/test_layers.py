@@ -64,8 +64,8 @@ def test_contour_surrounds_what_reaches_the_pixel_threshold_however_small(size: 
     values[200 : 200 + size, 320 : 320 + size] = 9.0
     points = _points(heat_layer(stored_map(values), SCALE)[1])
     unit = UNITS / WIDTH
-    np.testing.assert_allclose(points.min(axis=0), [320 * unit, 200 * unit], atol=1)
-    np.testing.assert_allclose(points.max(axis=0), [(320 + size) * unit, (200 + size) * unit], atol=1)
+    np.testing.assert_allclose(points.min(axis=0), [320 * unit, 200 * unit], atol=0.2)
+    np.testing.assert_allclose(points.max(axis=0), [(320 + size) * unit, (200 + size) * unit], atol=0.2)
 
 
 def test_doubt_fades_out_towards_none() -> None:

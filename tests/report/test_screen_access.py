@@ -66,7 +66,7 @@ def test_every_control_and_picture_has_a_name(browser: Browser, screen: Path, vi
     roles = {"button", "checkbox", "radio", "slider", "searchbox", "link", "image", "img", "dialog", "table"}
     controls = [(role, name) for role, name in told if role in roles]
     assert len(controls) > 15
-    assert [c for c in controls if c[0] != "table" and not c[1].strip()] == []
+    assert [c for c in controls if c[0] != "table" and not any(map(str.isalpha, c[1]))] == []
     assert browser.run("return [...document.images].filter(i => !i.hasAttribute('alt')).length") == 0
     assert {"banner", "main", "navigation"} <= {role for role, _ in told}
     assert [role for role, _ in told].count("main") == 1
