@@ -10,6 +10,7 @@ from command_line import explainvad, tree
 
 from explainvad import LotReport
 from explainvad.record.finished import read_report
+from explainvad.report import html_report
 
 
 @pytest.fixture
@@ -55,6 +56,22 @@ def test_further_formats_are_written_where_they_are_asked_for_and_verified(copie
     assert tree(copied_run) == before
     (copied_run / "maps_tiff" / "stray.tiff").write_bytes(b"x")
     assert "ALTERED  maps_tiff/stray.tiff" in explainvad("verify", copied_run).err
+
+
+def test_further_pages_of_a_large_report_are_part_of_the_record(
+    copied_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(html_report, "IMAGES_A_PAGE", 2)
+    done = explainvad("render", copied_run, "--formats", "html")
+    folder = copied_run / html_report.FOLDER
+    pages = sorted(folder.iterdir())
+    assert pages and [line.split()[-1] for line in done.out.splitlines()] == [
+        str(folder),
+        f"{folder.parent}/report.html",
+    ]
+    assert explainvad("verify", copied_run).code == 0
+    pages[-1].write_text("other pictures")
+    assert f"ALTERED  {html_report.FOLDER}/{pages[-1].name}" in explainvad("verify", copied_run).err
 
 
 def test_only_a_finished_run_is_rendered(tmp_path: Path) -> None:

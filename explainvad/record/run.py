@@ -1,9 +1,9 @@
 """A run: the inspection of one lot, recorded so that it can be resumed at any moment.
 
 The folder holds ``ledger.jsonl``, the artifacts that its lines name (``maps/``, ``masks/``, ``evidence/``) and,
-later, the rendered report files and ``audit/``. An image's artifacts are durable before its line is written, and
-the line before :meth:`Run.add` returns: a recorded image always has its files, and a killed run goes on with the
-first image that has no line.
+later, the rendered report files (those of a large lot in ``report_images/`` too) and ``audit/``. An image's artifacts
+are durable before its line is written, and the line before :meth:`Run.add` returns: a recorded image always has its
+files, and a killed run goes on with the first image that has no line.
 """
 
 from __future__ import annotations

@@ -111,14 +111,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def artifact_entries(root: Path) -> Iterator[str]:
-    """Yield what the artifact folders hold; see :func:`folder_entries`."""
-    return folder_entries(root, ARTIFACT_FOLDERS)
-
-
-def folder_entries(root: Path, folders: Sequence[str]) -> Iterator[str]:
-    """Yield what ``folders`` below ``root`` hold, except folders, as relative paths; links are named, not followed."""
-    for top in folders:
+def folder_entries(root: Path, tops: Sequence[str] = ARTIFACT_FOLDERS) -> Iterator[str]:
+    """Yield what the folders ``tops`` hold, except folders, as relative paths; links are named, not followed."""
+    for top in tops:
         if (root / top).is_symlink() or (root / top).is_file():
             yield top
             continue
@@ -133,7 +128,7 @@ def remove_leftovers(root: Path, keep: set[str]) -> None:
     """Delete what a killed run left: the scratch file, and artifacts that no ledger line names."""
     with storage_errors(root):
         (root / _SCRATCH).unlink(missing_ok=True)
-        for name in list(artifact_entries(root)):
+        for name in list(folder_entries(root)):
             if is_artifact_path(name) and name not in keep:
                 (root / name).unlink()
 

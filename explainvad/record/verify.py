@@ -22,10 +22,10 @@ from explainvad.errors import IntegrityError, UsageError
 from explainvad.record.audits import audit_entries
 from explainvad.record.events import History
 from explainvad.record.ledger import GENESIS, LEDGER, LedgerError, Line, printable, read_lines, seal
-from explainvad.record.storage import artifact_entries, file_sha256, folder_entries, open_below, sha256_hex
+from explainvad.record.storage import ARTIFACT_FOLDERS, file_sha256, folder_entries, open_below, sha256_hex
 
 REPORT_FILES = ("report.pdf", "report.html", "report.json", "results.csv", "results.parquet", "regions.coco.json")
-REPORT_FOLDERS = ("maps_tiff",)
+REPORT_FOLDERS = ("report_images", "maps_tiff")  # further pages of the HTML report, and anomaly maps
 _HOLD_THE_HEAD = (".pdf", ".json", ".parquet")  # report files that name the results that they were made from
 
 
@@ -161,7 +161,8 @@ def _unaccounted(root: Path, history: History) -> Iterator[Problem]:
     """Find artifacts, audit files and report files that no line names."""
     reports = (name for name in REPORT_FILES if os.path.lexists(root / name))
     known = {*history.artifacts, *history.audits.names, *history.rendered}
-    for name in (*artifact_entries(root), *audit_entries(root), *reports, *folder_entries(root, REPORT_FOLDERS)):
+    kept = folder_entries(root, (*ARTIFACT_FOLDERS, *REPORT_FOLDERS))
+    for name in (*kept, *audit_entries(root), *reports):
         if name not in known:
             yield Problem(name, "no ledger line accounts for this file")
 

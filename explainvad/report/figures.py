@@ -55,6 +55,12 @@ def photograph(data: bytes) -> Image.Image:
         return stored.convert("RGB")
 
 
+def map_levels(data: bytes) -> NDArray[np.float32]:
+    """Decode a map of the run folder, a 16-bit grey PNG, to float32 (H, W) in [0, 1]."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as stored:
+        return np.asarray(stored, dtype=np.float32) / np.float32(65535)
+
+
 def fitted(picture: Image.Image, long_side: int = PICTURE_PX) -> Image.Image:
     """Scale to a fixed long side, so that outlines and names have one thickness on every page."""
     factor = long_side / max(picture.size)
@@ -82,8 +88,7 @@ def heat_overlay(shown: Image.Image, heat_map: bytes, scale: HeatScale) -> tuple
     ``heat_map`` is a 16-bit grey PNG with value = map / top * 65535. Returns a JPEG, and whether any
     pixel reaches the pixel threshold (outlined in white).
     """
-    with Image.open(io.BytesIO(heat_map), formats=["PNG"]) as stored:
-        values = np.asarray(stored, dtype=np.float32) / 65535
+    values = map_levels(heat_map)
     level = np.asarray(Image.fromarray(values).resize(shown.size, Image.Resampling.BILINEAR))
     visible = level * scale.top >= scale.cluster
     pixels = np.array(shown)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from explainvad.report import figures
 from explainvad.report.assets import read_artifact
-from explainvad.report.wording import WORDS, count, elide, p_value
+from explainvad.report.wording import WORDS, elide, findings
 from explainvad.types import (
     CalibrationFacts,
     Claim,
@@ -112,7 +112,7 @@ def _page(
     reference = None
     if record.reference is not None:
         reference = figures.photograph(read_artifact(run_dir, record, f"evidence/{name}-reference.jpg"))
-    finding_words = _finding_words(record)
+    finding_words = findings(record, REGIONS_SHOWN)
 
     # Draw the two large pictures.
     shown = figures.fitted(photo)
@@ -168,16 +168,6 @@ def _page(
         regions_left_out=max(0, len(record.findings) - REGIONS_SHOWN),
         sentences_left_out=left_out,
     )
-
-
-def _finding_words(record: ImageRecord) -> str:
-    if not record.findings:
-        return "no region reached significance"
-    places = ", ".join(
-        f"{f.region.region_id} {f.facts.place}, p = {p_value(f.region.p_value)}"
-        for f in record.findings[:REGIONS_SHOWN]
-    )
-    return f"{count(len(record.findings), 'region')} ({places})"
 
 
 def _verdict(record: ImageRecord) -> Verdict:

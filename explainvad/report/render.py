@@ -1,19 +1,18 @@
 """LotReport -> report.pdf, report.html, results.csv, report.json, and further exports where they are asked for.
 
-All formats are made from the same record: PDF and HTML through the same templates, and the PDF embeds the
+All formats are made from the same record: PDF and HTML share their templates, and the PDF embeds the
 JSON, the CSV and the ledger. The same report gives the same bytes.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from explainvad.report.assets import read_ledger, template_environment
 from explainvad.report.coco import regions_coco
 from explainvad.report.context import Attachment, issued_at, lot_graphics, report_context
 from explainvad.report.exports import report_json, results_csv
+from explainvad.report.html_report import html_files
 from explainvad.report.image_page import image_pages
 from explainvad.report.parquet import results_parquet
 from explainvad.report.pixel_maps import pixel_maps
@@ -50,6 +50,8 @@ class ReportRenderer:
     def render(self, report: LotReport, out: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> list[Path]:
         """Write ``formats`` (some of FILES) into the folder ``out``; return the files' paths in that order.
 
+        A lot with many flagged images has further HTML pages, in a folder beside ``report.html``.
+
         Each file appears whole or not at all. Raises :class:`UsageError` for an unknown format,
         :class:`IntegrityError` when a picture of the record was altered, :class:`RenderError` when a format
         cannot be produced, :class:`StorageError` when ``out`` cannot be written.
@@ -60,22 +62,21 @@ class ReportRenderer:
         wanted = [name for name in FILES if name in formats]
 
         # Make everything before the first file is written: an altered picture must leave no half report.
-        rendered = {"csv": results_csv(report), "json": report_json(report)}
+        exports = {"csv": results_csv(report), "json": report_json(report)}
+        rendered = {name: {FILES[name]: data} for name, data in exports.items()}
         if "parquet" in wanted:
-            rendered["parquet"] = results_parquet(report)
+            rendered["parquet"] = {FILES["parquet"]: results_parquet(report)}
         if "coco" in wanted:
-            rendered["coco"] = regions_coco(report)
-        if "pdf" in wanted or "html" in wanted:
-            document = _Document(report, rendered)
-            if "pdf" in wanted:
-                rendered["pdf"] = document.pdf(self.seconds_per_page)
-            if "html" in wanted:
-                rendered["html"] = document.html().encode()
+            rendered["coco"] = {FILES["coco"]: regions_coco(report)}
+        if "pdf" in wanted:
+            rendered["pdf"] = {FILES["pdf"]: _Document(report, exports).pdf(self.seconds_per_page)}
+        if "html" in wanted:
+            rendered["html"] = html_files(report, _attachments(report, exports))
         maps = pixel_maps(report) if "maps" in wanted else iter(())  # too much to keep: made one by one
         try:
             out.mkdir(parents=True, exist_ok=True)
-            paths = [_write_whole(out / FILES[name], rendered[name]) for name in wanted if name != "maps"]
-            return paths + [_write_whole(_folder(out / FILES["maps"]) / name, data) for name, data in maps]
+            files = [file for name in wanted if name != "maps" for file in rendered[name].items()]
+            return [_write_whole(out, *file) for file in chain(files, ((f"{FILES['maps']}/{m}", d) for m, d in maps))]
         except OSError as error:
             raise StorageError(
                 f"the report cannot be written to {out} ({error.strerror}): free space or name another folder"
@@ -83,31 +84,19 @@ class ReportRenderer:
 
 
 class _Document:
-    """The pages of a report with their pictures, to be printed as PDF or as HTML."""
+    """The pages of a report with their pictures, to be printed as PDF."""
 
     def __init__(self, report: LotReport, exports: Mapping[str, bytes]) -> None:
         self.environment = template_environment()
         self.issued = issued_at(report)
-        ledger = read_ledger(report.run_dir, report.provenance.n_ledger_lines)
-        self.attachments = [  # in the order of their names, as a PDF name tree must be
-            Attachment("ledger.jsonl", ledger, "Hash-chained record of the run", "Source"),
-            Attachment("report.json", exports["json"], "This report for machines", "Data"),
-            Attachment("results.csv", exports["csv"], "One row for each file of the lot", "Data"),
-        ]
+        self.attachments = _attachments(report, exports)
         self.pages, pictures = image_pages(report)
         self.assets = pictures | lot_graphics(self.environment, report)
         self.context = report_context(report, self.pages, self.attachments)
 
-    def html(self) -> str:
-        """Return one self-contained page: pictures inside, nothing fetched, nothing run."""
-        return self._rendered("screen", self._data_uri)
-
-    def _data_uri(self, name: str) -> str:
-        return f"data:{_MEDIA[Path(name).suffix]};base64,{base64.b64encode(self.assets[name]).decode()}"
-
     def pdf(self, seconds_per_page: float) -> bytes:
         """Return the PDF, made by a process of its own. Raises :class:`RenderError` when that fails."""
-        html = self._rendered("print", lambda name: f"asset:{name}")
+        html = self._rendered()
         with tempfile.TemporaryDirectory(prefix="explainvad-") as scratch:
             folder = Path(scratch)
             try:
@@ -117,13 +106,10 @@ class _Document:
             _run_worker(folder, self.issued.timestamp(), 60 + seconds_per_page * (10 + len(self.pages)))
             return (folder / "report.pdf").read_bytes()
 
-    def _rendered(self, medium: str, asset: Callable[[str], str]) -> str:
-        sheets = ["style/base.css", f"style/{medium}.css"]
-        style = "".join(self.environment.get_template(sheet).render() for sheet in sheets)
-        # The content security policy names the style sheet by its hash: no other style, and no script, can act.
-        style_hash = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    def _rendered(self) -> str:
+        sheets = ["style/base.css", "style/print.css"]
         return self.environment.get_template("report.html").render(
-            self.context, medium=medium, asset=asset, sheets=sheets, style_hash=style_hash
+            self.context, asset=lambda name: f"asset:{name}", sheets=sheets
         )
 
     def _write_job(self, folder: Path, html: str) -> None:
@@ -143,6 +129,16 @@ class _Document:
             (folder / "attachments" / a.name).write_bytes(a.data)
         (folder / "report.html").write_text(html, "utf-8")
         (folder / "job.json").write_text(json.dumps(job), "utf-8")
+
+
+def _attachments(report: LotReport, exports: Mapping[str, bytes]) -> list[Attachment]:
+    """What a PDF carries, in the order of their names, as its name tree must be."""
+    ledger = read_ledger(report.run_dir, report.provenance.n_ledger_lines)
+    return [
+        Attachment("ledger.jsonl", ledger, "Hash-chained record of the run", "Source"),
+        Attachment("report.json", exports["json"], "This report for machines", "Data"),
+        Attachment("results.csv", exports["csv"], "One row for each file of the lot", "Data"),
+    ]
 
 
 def _run_worker(folder: Path, issued: float, timeout: float) -> None:
@@ -166,17 +162,17 @@ def _run_worker(folder: Path, issued: float, timeout: float) -> None:
         raise RenderError(f"the PDF could not be rendered (exit code {done.returncode}): {last}")
 
 
-def _folder(path: Path) -> Path:
-    """Make the folder where there is none. Raises :class:`StorageError` for a link, which could lead anywhere."""
-    if path.is_symlink():
-        raise StorageError(f"{path} is a link, expected a folder: remove it")
-    path.mkdir(exist_ok=True)
-    return path
+def _write_whole(out: Path, name: str, data: bytes) -> Path:
+    """Write beside the target, sync, and rename: a reader sees the old file or the new one.
 
-
-def _write_whole(path: Path, data: bytes) -> Path:
-    """Write beside the target, sync, and rename: a reader sees the old file or the new one."""
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    Raises :class:`StorageError` when the folder of a ``name`` with one is a link.
+    """
+    path = out / name
+    if path.parent != out:
+        if path.parent.is_symlink():
+            raise StorageError(f"{path.parent} is a link, which could lead anywhere; expected a folder: remove it")
+        path.parent.mkdir(exist_ok=True)
+    descriptor, scratch = tempfile.mkstemp(dir=out, prefix=f".{path.name}-")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

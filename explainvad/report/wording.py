@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from explainvad.types import ClaimStatus, Decision, Interval, LotReport
+from explainvad.types import ClaimStatus, Decision, ImageRecord, Interval, LotReport
 
 # Each decision has a shape as well as a colour, so that it survives a black-and-white print.
 MARKS: Mapping[str, str] = {
@@ -66,6 +66,16 @@ def percent(value: float) -> str:
 def count(value: int, noun: str, plural: str | None = None) -> str:
     """A count with its noun: ``1 file``, ``1,200 files``."""
     return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def findings(record: ImageRecord, shown: int) -> str:
+    """How many regions an image has, and of the heaviest ``shown`` where they lie: for alternative texts."""
+    if not record.findings:
+        return "no region reached significance"
+    places = ", ".join(
+        f"{f.region.region_id} {f.facts.place}, p = {p_value(f.region.p_value)}" for f in record.findings[:shown]
+    )
+    return f"{count(len(record.findings), 'region')} ({places})"
 
 
 def interval(value: Interval | None) -> str:

@@ -173,7 +173,7 @@ def stream(images: int) -> None:
         "coreset_stream",
         [
             {
-                "work": f"Patches of {images:,} images at 256 px (1,024 x {DIMENSIONS:,} each), a WideResNet-50-2 beside",
+                "work": f"Patches of {images:,} images, 1,024 x {DIMENSIONS:,} each, a WideResNet-50-2 beside",
                 "ours": f"{peak:,.0f} MiB resident at most",
                 "peer": "-",
                 "shown": "tests/benchmarks/coreset.py --stream",

@@ -98,6 +98,24 @@ def test_a_report_file_of_other_results_is_named(finished: Path, name: str) -> N
     assert any(problem.startswith(f"{name}: made from other results") for problem in problems)
 
 
+def test_further_pages_of_the_report_are_checked_like_it(finished: Path) -> None:
+    folder = finished / "report_images"
+    folder.mkdir()
+    page = folder / "flagged-0101-0200.html"
+    page.write_text("as rendered")
+    assert first_problem(finished) == "report_images/flagged-0101-0200.html: no ledger line accounts for this file"
+    with Run.reopen(finished) as run:
+        run.note_rendered([page])
+    assert verify_run(finished).ok
+    (folder / "flagged-0201-0300.html").symlink_to(page)
+    assert first_problem(finished) == "report_images/flagged-0201-0300.html: no ledger line accounts for this file"
+    (folder / "flagged-0201-0300.html").unlink()
+    page.write_text("altered")
+    assert first_problem(finished).startswith("report_images/flagged-0101-0200.html: altered")
+    page.unlink()
+    assert first_problem(finished) == "report_images/flagged-0101-0200.html: missing"
+
+
 def test_an_earlier_rendering_is_superseded(finished: Path) -> None:
     old = (finished / "results.csv").read_bytes()
     (finished / "results.csv").write_text("file\n")

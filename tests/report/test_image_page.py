@@ -113,8 +113,10 @@ def test_reasons_are_whole_and_what_is_left_out_is_counted(tmp_path: Path) -> No
     assert page.reasons == reasons[: len(page.reasons)]
     assert page.reasons_left_out == 12 - len(page.reasons)
     assert len(endless.reasons) == 1 and len(endless.reasons[0]) <= 420
-    ReportRenderer().render(report, tmp_path, ["html"])
-    assert f"{page.reasons_left_out} further reasons in report.json" in (tmp_path / "report.html").read_text("utf-8")
+    ReportRenderer().render(report, tmp_path, ["pdf"])
+    with pikepdf.open(tmp_path / "report.pdf") as pdf:
+        text = page_text(pdf.pages[page_of_anchor(pdf)["img-00001"]])
+    assert f"{page.reasons_left_out}furtherreasonsinreport.json" in text
 
 
 def test_sentences_of_one_region_share_its_name(lot_report: LotReport) -> None:
@@ -164,7 +166,7 @@ def test_image_is_held_against_its_own_cell(tmp_path: Path) -> None:
     html = (tmp_path / "report.html").read_text("utf-8")
     for pixel, top in (("4.20", "16.8"), ("3.36", "13.4")):
         assert f"Colour scale from 0 to {top}, shown from 2.90, pixel threshold {pixel}." in html
-    assert "one scale for this cell" in second_text
+    assert "One scale for this cell" in second_text
 
 
 def test_map_of_a_cell_is_read_with_the_range_that_it_was_kept_with(tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 import shutil
 import subprocess
 import sys
@@ -146,20 +143,6 @@ def test_importing_the_renderer_is_light() -> None:
     code = "import sys, explainvad.report.render; print({'weasyprint', 'matplotlib', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=render._PACKAGE_PARENT)
     assert done.stdout.strip() == "set()", done.stderr
-
-
-def test_html_is_self_contained_and_nothing_in_it_can_act(rendered: Path) -> None:
-    html = (rendered / "report.html").read_text("utf-8")
-    images = re.findall(r"<img\b[^>]*>", html)
-    assert len(images) > 20
-    assert all(re.search(r'src="data:image/(jpeg|svg\+xml);base64,', tag) for tag in images)
-    assert all(re.search(r'alt="[^"]{10,}"', tag) for tag in images)
-    style = re.search(r"<style>(.*?)</style>", html, re.S)
-    policy = re.search(r"'sha256-([^']+)'", html)
-    assert style and policy
-    assert base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode() == policy[1]
-    assert "<script" not in html and " style=" not in html
-    assert not re.search(r"""(src|href)=["']?(https?:|//|file:)""", html)
 
 
 def test_hostile_name_stays_text(
