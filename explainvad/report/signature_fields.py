@@ -8,6 +8,8 @@ PDF/UA asks for.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,6 +49,34 @@ def add_signature_fields(pdf: pikepdf.Pdf) -> list[str]:
         for field in fields:
             _make_form_element(tagged[int(field.StructParent)], field)
     return [str(field.T) for field in fields]
+
+
+def field_states(content: bytes) -> dict[str, bool]:
+    """Return the signature fields of a PDF in reading order: name -> whether it is signed."""
+    from pikepdf import Name
+
+    return {str(field.T): Name.V in field for field in _fields(content)}
+
+
+def field_size(content: bytes, name: str) -> tuple[float, float]:
+    """Return width and height of a signature field in points. Raises KeyError when there is none of that name."""
+    from pikepdf import Rectangle
+
+    for field in _fields(content):
+        if str(field.T) == name:
+            place = Rectangle(field.Rect)
+            return float(place.width), float(place.height)
+    raise KeyError(name)
+
+
+def _fields(content: bytes) -> Iterator[Any]:
+    import pikepdf
+    from pikepdf import Dictionary, Name
+
+    with pikepdf.open(BytesIO(content)) as pdf:
+        for field in pdf.Root.get(Name.AcroForm, Dictionary()).get(Name.Fields, []):
+            if field.get(Name.FT) == Name.Sig:
+                yield field
 
 
 def _make_field(pdf: pikepdf.Pdf, page: pikepdf.Page, annotation: Any, name: str) -> None:

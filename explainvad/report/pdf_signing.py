@@ -1,0 +1,101 @@
+"""Signs a report: one incremental update that fills one of the signature fields and leaves all earlier bytes as they are."""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from explainvad.errors import SigningError
+from explainvad.report.signature_fields import field_size
+from explainvad.report.stamp import stamp_pdf
+
+if TYPE_CHECKING:
+    from pyhanko.sign.signers import Signer
+
+_TIMESTAMP_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a person signs: printed name, meaning and reason, and when (ISO 8601, UTC)."""
+
+    name: str
+    meaning: str
+    reason: str | None
+    time: str
+
+
+def sign_pdf(
+    content: bytes, field: str, statement: Statement, signer: Signer, timestamp_url: str | None = None
+) -> bytes:
+    """Return ``content`` with a PAdES signature in the empty ``field``, B-T with a time stamp and B-B without.
+
+    The network is used for the time stamp only. Raises SigningError when a time stamp cannot be had or the key does
+    not sign, RenderError when the stamp cannot be drawn.
+    """
+    size = field_size(content, field)
+    stamp = stamp_pdf(statement.name, statement.time, statement.meaning, statement.reason, size)
+    with tempfile.TemporaryDirectory(prefix="explainvad-") as folder:
+        drawn = Path(folder) / "stamp.pdf"
+        drawn.write_bytes(stamp)
+        # In a thread: pyHanko starts an event loop, and the caller may be running one
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(_signed, content, field, statement, signer, timestamp_url, drawn).result()
+
+
+def _signed(
+    content: bytes, field: str, statement: Statement, signer: Signer, timestamp_url: str | None, stamp: Path
+) -> bytes:
+    from pyhanko.pdf_utils.incremental_writer import IncrementalPdfFileWriter
+    from pyhanko.pdf_utils.layout import AxisAlignment, SimpleBoxLayoutRule
+    from pyhanko.sign.fields import SigSeedSubFilter
+    from pyhanko.sign.signers import PdfSignatureMetadata, PdfSigner
+    from pyhanko.sign.timestamps.requests_client import RequestsHTTPTimeStamper
+    from pyhanko.stamp import StaticStampStyle
+
+    class Writer(IncrementalPdfFileWriter):
+        """Leaves the metadata as it is: writing it anew would lose the schemas that PDF/A asks for."""
+
+        def _update_meta(self) -> None:
+            pass
+
+    class TimedSigner(PdfSigner):
+        """States the time that the stamp shows."""
+
+        def init_signing_session(self, *arguments: Any, **options: Any) -> Any:
+            session = super().init_signing_session(*arguments, **options)
+            session.system_time = datetime.fromisoformat(statement.time)
+            return session
+
+    said = statement.meaning if statement.reason is None else f"{statement.meaning}: {statement.reason}"
+    whole = SimpleBoxLayoutRule(AxisAlignment.ALIGN_MIN, AxisAlignment.ALIGN_MIN)
+    pdf_signer = TimedSigner(
+        PdfSignatureMetadata(
+            field_name=field,
+            name=statement.name,
+            reason=said,
+            subfilter=SigSeedSubFilter.PADES,
+            md_algorithm="sha256",
+        ),
+        signer=signer,
+        timestamper=RequestsHTTPTimeStamper(timestamp_url, timeout=_TIMESTAMP_SECONDS) if timestamp_url else None,
+        stamp_style=StaticStampStyle.from_pdf_file(str(stamp), border_width=0, background_layout=whole),
+    )
+    signed = BytesIO()
+    try:
+        pdf_signer.sign_pdf(Writer(BytesIO(content)), existing_fields_only=True, output=signed)
+    except Exception as error:  # of the token's library, the network or a time stamp that is none
+        raise SigningError(_failure(error, timestamp_url)) from error
+    return signed.getvalue()
+
+
+def _failure(error: Exception, timestamp_url: str | None) -> str:
+    words = str(error) or type(error).__name__
+    if timestamp_url is not None and isinstance(error, OSError):
+        return f"no time stamp from {timestamp_url}: {words}. Nothing was signed; try again, or without --timestamp-url"
+    return f"the report could not be signed: {words}. Nothing was changed"
