@@ -1,7 +1,7 @@
 """Between record and report: a person signs the report of a run, and the run's ledger tells of it.
 
-What is signed was verified first, and what is written was verified as well. A signature is appended: the bytes of the report as it
-was rendered stay the beginning of the signed file, and earlier signatures stay valid.
+What is signed was verified first, and what is written was verified as well. A signature is appended: the bytes of the
+report as it was rendered stay the beginning of the signed file, and earlier signatures stay valid.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def sign(
     ``meaning`` is performed, reviewed, approved, or free text; each has one field on the cover. A run's ledger
     records the signature. A signing of a run that was cut short is finished by the same call.
 
-    Raises UsageError for a key, text or field that does not serve, IntegrityError when the report is not what the record
-    says, SigningError when the key or the time stamp server fails, StorageError when the file cannot be written. The
-    report is then as it was.
+    Raises UsageError for a key, text or field that does not serve, IntegrityError when the report is not what the
+    record says, SigningError when the key or the time stamp server fails, StorageError when the file cannot be written.
+    The report is then as it was.
     """
     statement = Statement(
         _text("--name", name),

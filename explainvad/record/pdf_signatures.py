@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explainvad.errors import UsageError
+from explainvad.record.pdf_revisions import foreign_changes
 
 if TYPE_CHECKING:
     from pyhanko.sign.validation.pdf_embedded import EmbeddedPdfSignature
     from pyhanko.sign.validation.status import PdfSignatureStatus
 
 UNCHECKED = "not checked: name the trusted certificates with --trust"
+_NAMED = 3  # changes that a message names
 _HEX = re.compile(rb"<(?:[0-9a-f]*|[0-9A-F]*)>")
 
 
@@ -95,7 +97,7 @@ def _facts(content: bytes, signature: EmbeddedPdfSignature, later: int, trust: S
     stated = signature.self_reported_timestamp
     status = _validated(signature, trust)
     stamp = status.timestamp_validity
-    coverage, uncovered = _coverage(status, later)
+    coverage, uncovered = _coverage(content, signature, status, later)
     faults = [*_integrity_faults(status), *uncovered, *_stray_bytes(content, signature)]
     trusted, untrusted = _trust(status, trust)
     return SignatureFacts(
@@ -124,12 +126,15 @@ def _validated(signature: EmbeddedPdfSignature, trust: Sequence[bytes]) -> PdfSi
 def _validated_at(
     signature: EmbeddedPdfSignature, trust: Sequence[bytes], moment: datetime | None
 ) -> PdfSignatureStatus:
+    from asn1crypto.x509 import Certificate
     from pyhanko.sign.validation.pdf_embedded import async_validate_pdf_signature
     from pyhanko.sign.validation.settings import KeyUsageConstraints
     from pyhanko_certvalidator import ValidationContext
 
+    roots = [Certificate.load(certificate) for certificate in trust]
+
     def context(moment: datetime | None) -> ValidationContext:
-        return ValidationContext(trust_roots=list(trust), allow_fetching=False, moment=moment)
+        return ValidationContext(trust_roots=roots, allow_fetching=False, moment=moment)
 
     usage = KeyUsageConstraints(key_usage={"digital_signature", "non_repudiation"}, match_all_key_usages=False)
     return asyncio.run(
@@ -138,6 +143,7 @@ def _validated_at(
             signer_validation_context=context(moment),
             ts_validation_context=context(None),
             key_usage_settings=usage,
+            skip_diff=True,
         )
     )
 
@@ -152,9 +158,10 @@ def _integrity_faults(status: PdfSignatureStatus) -> Iterator[str]:
         yield "the time stamp is not one of this signature"
 
 
-def _coverage(status: PdfSignatureStatus, later: int) -> tuple[str, list[str]]:
+def _coverage(
+    content: bytes, signature: EmbeddedPdfSignature, status: PdfSignatureStatus, later: int
+) -> tuple[str, list[str]]:
     """Say what is signed, and what should be but is not; ``later`` signatures follow this one."""
-    from pyhanko.sign.diff_analysis import ModificationLevel, SuspiciousModification
     from pyhanko.sign.validation.status import SignatureCoverageLevel
 
     covered = status.coverage
@@ -164,11 +171,10 @@ def _coverage(status: PdfSignatureStatus, later: int) -> tuple[str, list[str]]:
         return "covers only parts of the file", ["parts of the file that it should cover are not signed"]
     if not later:
         return "covers the file but for its end", ["bytes were added behind the last signature"]
-    level = status.modification_level
-    if level is None or level > ModificationLevel.FORM_FILLING or not status.docmdp_ok:
-        change = status.diff_result
-        detail = f": {change}" if isinstance(change, SuspiciousModification) else ""
-        return "covers an earlier state", [f"the file was changed afterwards by more than further signatures{detail}"]
+    changes = list(foreign_changes(content[: signature.byte_range[2] + signature.byte_range[3]], content))
+    if changes:
+        named = f"{', '.join(changes[:_NAMED])}{', ...' if len(changes) > _NAMED else ''}"
+        return "covers an earlier state", [f"more than further signatures was changed afterwards: {named}"]
     return f"covers all before the {'next signature' if later == 1 else f'{later} signatures'} that followed", []
 
 

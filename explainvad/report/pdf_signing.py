@@ -1,4 +1,4 @@
-"""Signs a report: one incremental update that fills one of the signature fields and leaves all earlier bytes as they are."""
+"""Signs a report: an incremental update that fills one signature field and leaves all earlier bytes as they are."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from explainvad.report.stamp import stamp_pdf
 
 if TYPE_CHECKING:
     from pyhanko.sign.signers import Signer
-
-_TIMESTAMP_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +53,10 @@ def _signed(
     from pyhanko.pdf_utils.layout import AxisAlignment, SimpleBoxLayoutRule
     from pyhanko.sign.fields import SigSeedSubFilter
     from pyhanko.sign.signers import PdfSignatureMetadata, PdfSigner
-    from pyhanko.sign.timestamps.requests_client import RequestsHTTPTimeStamper
+    from pyhanko.sign.signers.constants import ESIC_EXTENSION_1
     from pyhanko.stamp import StaticStampStyle
+
+    from explainvad.report.time_stamps import TimeStampServer
 
     class Writer(IncrementalPdfFileWriter):
         """Leaves the metadata as it is: writing it anew would lose the schemas that PDF/A asks for."""
@@ -64,8 +64,11 @@ def _signed(
         def _update_meta(self) -> None:
             pass
 
-    class TimedSigner(PdfSigner):
-        """States the time that the stamp shows."""
+    class ReportSigner(PdfSigner):
+        """States the time that the stamp shows, and leaves the file at PDF 1.7, which PDF/A-3 and PDF/UA-1 are."""
+
+        def register_extensions(self, pdf_out: Any, *, md_algorithm: str) -> None:
+            pdf_out.register_extension(ESIC_EXTENSION_1)
 
         def init_signing_session(self, *arguments: Any, **options: Any) -> Any:
             session = super().init_signing_session(*arguments, **options)
@@ -74,7 +77,7 @@ def _signed(
 
     said = statement.meaning if statement.reason is None else f"{statement.meaning}: {statement.reason}"
     whole = SimpleBoxLayoutRule(AxisAlignment.ALIGN_MIN, AxisAlignment.ALIGN_MIN)
-    pdf_signer = TimedSigner(
+    pdf_signer = ReportSigner(
         PdfSignatureMetadata(
             field_name=field,
             name=statement.name,
@@ -83,7 +86,7 @@ def _signed(
             md_algorithm="sha256",
         ),
         signer=signer,
-        timestamper=RequestsHTTPTimeStamper(timestamp_url, timeout=_TIMESTAMP_SECONDS) if timestamp_url else None,
+        timestamper=TimeStampServer(timestamp_url) if timestamp_url is not None else None,
         stamp_style=StaticStampStyle.from_pdf_file(str(stamp), border_width=0, background_layout=whole),
     )
     signed = BytesIO()

@@ -84,7 +84,7 @@ class KeyToken:
         """Return the id that the key shares with its certificate."""
         from pkcs11 import Attribute, ObjectClass
 
-        wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.SIGN: True}
+        wanted: dict[Any, Any] = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.SIGN: True}
         if self.key_label is not None:
             wanted[Attribute.LABEL] = self.key_label
         keys = list(session.get_objects(wanted))

@@ -1,4 +1,4 @@
-"""The visible part of a signature: printed name, date and time, meaning and reason, as one small page with its fonts inside.
+"""The visible part of a signature: printed name, date and time, meaning and reason, as a small page with its fonts.
 
 ``python -m explainvad.report.stamp`` turns HTML on stdin into a PDF on stdout, in a process of its own for the reason
 that :mod:`explainvad.report.pdf_worker` gives.
@@ -38,7 +38,7 @@ def stamp_pdf(name: str, time: str, meaning: str, reason: str | None, size: tupl
     )
     search_path = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, "-m", "explainvad.report.stamp"],
             input=html.encode(),
             env=os.environ | {"PYTHONPATH": os.pathsep.join(search_path)},
