@@ -1,8 +1,9 @@
 """The signatures in a PDF: who signed what and when, and whether all of the file is still what was signed.
 
 A signature does not cover its own bytes. These are therefore read strictly: hexadecimal digits in one notation, padded
-with zeros, that hold nothing but what was checked. Certificates that only document the chain are checked as far as the
-file holds their issuers; beyond that they count only where trusted certificates are named.
+with zeros, that hold nothing but what was checked. :mod:`explainvad.signing` lists all certificates that come along in
+what is signed. Others, and those of time stamp servers, are checked as far as the file holds their issuers; beyond that
+they count only where trusted certificates are named.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pyhanko.sign.validation.status import PdfSignatureStatus
 
 UNCHECKED = "not checked: name the trusted certificates with --trust"
+_TIME_STAMP = "signature_time_stamp_token"
 _NAMED = 3  # changes that a message names
 _HEX = re.compile(rb"<(?:[0-9a-f]*|[0-9A-F]*)>")
 
@@ -195,15 +197,19 @@ def _trust(status: PdfSignatureStatus, trust: Sequence[bytes]) -> tuple[str, lis
 
 def _stray_bytes(content: bytes, signature: EmbeddedPdfSignature) -> Iterator[str]:
     """Find what a change within the signature's own bytes, which nothing signs, could leave behind."""
-    from asn1crypto import parser
+    from asn1crypto import cms, parser
 
     begin, end = signature.byte_range[1], signature.byte_range[2]
     if _HEX.fullmatch(content[begin:end]) is None:
         yield "its hexadecimal digits are not written as one number"
     data = signature.pkcs7_content
     length = parser.peek(data)
-    if data[length:].strip(b"\0"):
-        yield "there is data behind the signature's own"
+    own = cms.ContentInfo({"content_type": "signed_data", "content": signature.signed_data}).dump()
+    if data[:length] != own or data[length:].strip(b"\0"):
+        yield "there is data around the signature's own"
+    unsigned = signature.signer_info["unsigned_attrs"]
+    if any(attribute["type"].native != _TIME_STAMP for attribute in unsigned or ()):
+        yield "it carries unsigned attributes other than a time stamp"
     yield from _loose_parts(signature.signed_data, "")
     for token in _time_stamps(signature):
         yield from _loose_parts(token, "its time stamp: ")
@@ -220,9 +226,17 @@ def _loose_parts(signed_data: Any, where: str) -> Iterator[str]:
 
 
 def _chain_faults(signed_data: Any) -> Iterator[str]:
-    """Check each certificate that comes along against its issuer's, where that comes along too."""
+    """Check the certificates that come along: against the signed list of them, else each against its issuer's."""
     from cryptography import x509
+    from pyhanko.sign.general import check_ess_certid
+    from pyhanko.sign.validation.generic_cms import get_signing_cert_attr
 
+    listed = get_signing_cert_attr(signed_data["signer_infos"][0]["signed_attrs"])
+    if listed is not None and len(listed["certs"]) > 1:
+        for choice in signed_data["certificates"]:
+            if not any(check_ess_certid(choice.chosen, entry) for entry in listed["certs"]):
+                yield f"a certificate that came with it was altered: {choice.chosen.subject.human_friendly}"
+        return
     certificates = [x509.load_der_x509_certificate(choice.chosen.dump()) for choice in signed_data["certificates"]]
     for certificate in certificates:
         issuers = [c for c in certificates if c.subject == certificate.issuer]

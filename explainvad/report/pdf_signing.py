@@ -75,6 +75,7 @@ def _signed(
             session.system_time = datetime.fromisoformat(statement.time)
             return session
 
+    _bind_all_certificates(signer)
     said = statement.meaning if statement.reason is None else f"{statement.meaning}: {statement.reason}"
     whole = SimpleBoxLayoutRule(AxisAlignment.ALIGN_MIN, AxisAlignment.ALIGN_MIN)
     pdf_signer = ReportSigner(
@@ -95,6 +96,28 @@ def _signed(
     except Exception as error:  # of the token's library, the network or a time stamp that is none
         raise SigningError(_failure(error, timestamp_url)) from error
     return signed.getvalue()
+
+
+def _bind_all_certificates(signer: Signer) -> None:
+    """Have the signature list every certificate that goes with it, not only the signer's: none can be altered then."""
+    from asn1crypto.tsp import SigningCertificateV2
+    from pyhanko.sign.attributes import CMSAttributeProvider, SignedAttributeProviderSpec
+    from pyhanko.sign.general import as_signing_certificate_v2
+
+    class Listed(CMSAttributeProvider):
+        attribute_type = "signing_certificate_v2"
+
+        async def build_attr_value(self, dry_run: bool = False) -> SigningCertificateV2:
+            own = signer.signing_cert
+            others = [certificate for certificate in signer.cert_registry if certificate != own]
+            entries = [as_signing_certificate_v2(certificate)["certs"][0] for certificate in (own, *others)]
+            return SigningCertificateV2({"certs": entries})
+
+    class Attributes(SignedAttributeProviderSpec):
+        def signed_attr_providers(self, data_digest: bytes, digest_algorithm: str) -> list[CMSAttributeProvider]:
+            return [Listed()]
+
+    signer.signed_attr_prov_spec = Attributes()
 
 
 def _failure(error: Exception, timestamp_url: str | None) -> str:

@@ -16,6 +16,7 @@ from explainvad.report.assets import template_environment
 from explainvad.report.wording import in_utc
 
 _SECONDS = 60
+_SIZES = (6.4, 5.8, 5.2, 4.6)  # points
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
@@ -54,13 +55,19 @@ def stamp_pdf(name: str, time: str, meaning: str, reason: str | None, size: tupl
 
 
 def main() -> None:
-    """Draw one stamp; nothing is fetched."""
+    """Draw one stamp, as large as its room allows; nothing is fetched."""
     import weasyprint
     from weasyprint.urls import URLFetcher
 
     fetcher = URLFetcher(allowed_protocols=set(), fail_on_errors=True)
-    html = sys.stdin.buffer.read().decode()
-    sys.stdout.buffer.write(weasyprint.HTML(string=html, url_fetcher=fetcher).write_pdf())
+    html = weasyprint.HTML(string=sys.stdin.buffer.read().decode(), url_fetcher=fetcher)
+    for size in _SIZES:
+        sheet = weasyprint.CSS(string=f"html {{ font-size: {size}pt }}", url_fetcher=fetcher)
+        document = html.render(stylesheets=[sheet])
+        if len(document.pages) == 1:
+            sys.stdout.buffer.write(document.write_pdf())
+            return
+    sys.exit("the texts are too long for the field")
 
 
 if __name__ == "__main__":
