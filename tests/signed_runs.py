@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from own_authority import PASSPHRASE, Authority, Identity
+import pytest
+from own_authority import PASSPHRASE, Authority, Identity, time_stamp_server
 from run_factories import make_record, make_start, make_statistics
 
 from explainvad.record.run import Run
 from explainvad.report.signing_keys import KeyFile
 from explainvad.reporting import load_report
+from explainvad.signing import sign
 from explainvad.types import LotInfo
 
 
@@ -60,5 +64,31 @@ def signatory(authority: Authority, folder: Path, name: str, kind: str) -> Signa
     return Signatory(name, identity, KeyFile(identity.p12(folder / f"{kind}.p12"), PASSPHRASE))
 
 
-def copied(run_dir: Path, to: Path) -> Path:
-    return shutil.copytree(run_dir, to)
+def signed_once(run_dir: Path, people: People, to: Path) -> Path:
+    """Copy a run and have the first person sign its report."""
+    with _now():
+        sign(shutil.copytree(run_dir, to), people.first.key, name=people.first.name, meaning="performed")
+    return to
+
+
+def signed_again(run_dir: Path, people: People, to: Path) -> Path:
+    """Copy a run and have the second person sign its report, with a time stamp."""
+    with _now(), time_stamp_server(people.authority.issue_stamper()) as url:
+        shutil.copytree(run_dir, to)
+        sign(
+            to,
+            people.second.key,
+            name=people.second.name,
+            meaning="reviewed",
+            reason="All three were looked at",
+            timestamp_url=url,
+        )
+    return to
+
+
+@contextmanager
+def _now() -> Iterator[None]:
+    """Certificates are valid at the real time only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SOURCE_DATE_EPOCH", raising=False)
+        yield

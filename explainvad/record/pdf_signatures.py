@@ -220,9 +220,20 @@ def _loose_parts(signed_data: Any, where: str) -> Iterator[str]:
     (info,) = signed_data["signer_infos"]
     if [a.dump() for a in signed_data["digest_algorithms"]] != [info["digest_algorithm"].dump()]:
         yield f"{where}it names other digest algorithms than it uses"
-    if info["version"].native != "v1":
+    plain = signed_data["encap_content_info"]["content_type"].native == "data"
+    if (signed_data["version"].native, info["version"].native) != ("v1" if plain else "v3", "v1"):
         yield f"{where}it claims a version that it does not have"
+    signer = info["sid"].chosen.dump()  # byte by byte: the validator compares names without regard to case
+    if not any(_identifier(choice.chosen) == signer for choice in signed_data["certificates"]):
+        yield f"{where}it names its certificate in another way than the certificate itself"
     yield from (f"{where}{fault}" for fault in _chain_faults(signed_data))
+
+
+def _identifier(certificate: Any) -> bytes:
+    from asn1crypto.cms import IssuerAndSerialNumber
+
+    members = {"issuer": certificate.issuer, "serial_number": certificate.serial_number}
+    return bytes(IssuerAndSerialNumber(members).dump())
 
 
 def _chain_faults(signed_data: Any) -> Iterator[str]:

@@ -22,6 +22,7 @@ from explainvad.report.assets import read_ledger, template_environment
 from explainvad.report.context import Attachment, issued_at, lot_graphics, report_context
 from explainvad.report.exports import report_json, results_csv
 from explainvad.report.image_page import image_pages
+from explainvad.report.signature_fields import field_states
 from explainvad.types import LotReport
 
 FILES: Mapping[str, str] = {
@@ -51,6 +52,7 @@ class ReportRenderer:
         if unknown or not formats:
             raise UsageError(f"formats must be some of {', '.join(FILES)}, got {', '.join(unknown) or 'none'}")
         wanted = [name for name in FILES if name in formats]
+        _refuse_signed(out, wanted)
 
         # Make everything before the first file is written: an altered picture must leave no half report.
         rendered = {"csv": results_csv(report), "json": report_json(report)}
@@ -67,6 +69,13 @@ class ReportRenderer:
             raise StorageError(
                 f"the report cannot be written to {out} ({error.strerror}): free space or name another folder"
             ) from error
+
+
+def _refuse_signed(out: Path, wanted: Sequence[str]) -> None:
+    """Raise UsageError when a signed PDF lies where one is to be written."""
+    there = out / FILES["pdf"]
+    if "pdf" in wanted and there.is_file() and any(field_states(there.read_bytes()).values()):
+        raise UsageError(f"{there} is signed, and a signed report is never overwritten; render into another folder")
 
 
 class _Document:

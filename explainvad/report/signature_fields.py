@@ -52,10 +52,13 @@ def add_signature_fields(pdf: pikepdf.Pdf) -> list[str]:
 
 
 def field_states(content: bytes) -> dict[str, bool]:
-    """Return the signature fields of a PDF in reading order: name -> whether it is signed."""
-    from pikepdf import Name
+    """Return the signature fields of a PDF in reading order: name -> whether it is signed; none of what is no PDF."""
+    from pikepdf import Name, PdfError
 
-    return {str(field.T): Name.V in field for field in _fields(content)}
+    try:
+        return {str(field.T): Name.V in field for field in _fields(content)}
+    except PdfError:
+        return {}
 
 
 def field_size(content: bytes, name: str) -> tuple[float, float]:
