@@ -17,6 +17,7 @@ from explainvad.cli_fit import Config, Device, Group, GroupBy, extend, fit, insp
 from explainvad.cli_models import models_app
 from explainvad.cli_prompts import prompts_command
 from explainvad.cli_sampling import sampling_plan_command
+from explainvad.cli_sign import sign_command
 from explainvad.errors import ExplainVADError, UsageError
 from explainvad.progress import progress
 
@@ -151,25 +152,39 @@ def evaluate(
 
 
 @app.command()
-def render(run_dir: RunDir, formats: Formats = FORMATS) -> None:
-    """Write the report files of a finished run again, from its record alone."""
+def render(
+    run_dir: RunDir,
+    formats: Formats = FORMATS,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the files; the run's own when not given.")
+    ] = None,
+) -> None:
+    """Write the report files of a finished run again, from its record alone. A signed one is never overwritten."""
     from explainvad.reporting import load_report
 
-    _render(load_report(run_dir), _formats(formats))
+    _render(load_report(run_dir), _formats(formats), out)
 
 
 @app.command()
 def verify(
-    run_dir: RunDir,
+    target: Annotated[Path, typer.Argument(help="Folder that analyze wrote, or a PDF report.", show_default=False)],
     head: Annotated[
         str | None,
         typer.Option("--head", help="Head hash as printed in a trusted copy of the report.", show_default=False),
     ] = None,
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--trust", help="Certificate that signatures must lead to (PEM or DER); repeatable.", show_default=False
+        ),
+    ] = None,
 ) -> None:
-    """Prove that a run's record is what was written, or name what was altered."""
+    """Prove that a run's record, or a PDF report by itself, is what was written and signed, or name what is not."""
     from explainvad.record.verify import verify_run
+    from explainvad.record.verify_pdf import verify_pdf
 
-    verification = verify_run(run_dir, expected_head=head)
+    check = verify_run if target.is_dir() else verify_pdf
+    verification = check(target, expected_head=head, trust=trust or [])
     for problem in verification.problems:
         typer.echo(f"ALTERED  {problem}", err=True)
     for line in verification.checked:
@@ -179,6 +194,7 @@ def verify(
     typer.echo("The record is whole.")
 
 
+app.command("sign")(sign_command)
 app.command()(extend)
 app.add_typer(models_app, name="models")
 app.command()(inspect)
@@ -215,9 +231,10 @@ def _formats(text: str) -> list[str]:
     return formats
 
 
-def _render(report: LotReport, formats: list[str]) -> None:
-    paths = report.render(formats=formats)
-    for path in dict.fromkeys(p if p.parent == report.run_dir else p.parent for p in paths):  # a folder: one line
+def _render(report: LotReport, formats: list[str], out: Path | None = None) -> None:
+    top = out or report.run_dir
+    paths = report.render(out, formats)
+    for path in dict.fromkeys(p if p.parent == top else p.parent for p in paths):  # a folder: one line
         typer.echo(f"{path.suffix[1:]:<5} {path}")
 
 

@@ -14,6 +14,7 @@
     ├── NotFittedError          a scorer or calibrator was used before ``fit``
     ├── StorageError            exit code 2: disk full or not writable; the run can be resumed
     ├── RenderError             exit code 2: a report could not be produced; the record is whole
+    ├── SigningError            exit code 2: a report could not be signed; it is as it was
     └── IntegrityError          exit code 4: a bundle or a record is not what was written
 """
 
@@ -68,6 +69,10 @@ class StorageError(ExplainVADError):
 
 class RenderError(ExplainVADError):
     """A report could not be rendered. The record that it renders is not affected."""
+
+
+class SigningError(ExplainVADError):
+    """The key did not sign, or no time stamp could be had. Nothing was changed."""
 
 
 class IntegrityError(ExplainVADError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from explainvad.record.finished import read_report
 from explainvad.record.run import Run
-from explainvad.report.render import ReportRenderer
+from explainvad.report.render import FILES, ReportRenderer
 from explainvad.types import LotReport
 
 
@@ -15,11 +15,16 @@ class RecordedRenderer:
     """Renders a report and, where the files go into the run's own folder, notes their hashes in its ledger."""
 
     def render(self, report: LotReport, out: Path, formats: Sequence[str]) -> list[Path]:
-        """Write ``formats`` below ``out``; see :meth:`ReportRenderer.render`."""
-        paths = ReportRenderer().render(report, out, formats)
-        if out.resolve() == report.run_dir.resolve():
-            with Run.reopen(report.run_dir) as run:
-                run.note_rendered(paths)
+        """Write ``formats`` below ``out``; see :meth:`ReportRenderer.render`.
+
+        Raises UsageError, before anything is rendered, when a file of the run that would be overwritten is signed.
+        """
+        if out.resolve() != report.run_dir.resolve():
+            return ReportRenderer().render(report, out, formats)
+        with Run.reopen(report.run_dir) as run:
+            run.refuse_overwriting([FILES[name] for name in formats if name in FILES])
+            paths = ReportRenderer().render(report, out, formats)
+            run.note_rendered(paths)
         return paths
 
 

@@ -11,6 +11,8 @@ from command_line import EPOCH
 from tiny_parts import CONFIG, FOREIGN, GOOD, RUSTY, write_lot, write_references
 
 if TYPE_CHECKING:  # at run time only the fixtures load what is heavy
+    from signed_runs import People
+
     from explainvad import Inspector, LotReport
 
 KINDS = [*[GOOD] * 8, *[RUSTY] * 3, FOREIGN]
@@ -76,3 +78,35 @@ def report(inspector: Inspector, lot: Path, tmp_path_factory: pytest.TempPathFac
         report = inspector.analyze(lot, tmp_path_factory.mktemp("reports") / "lot7")
         report.render()
     return report
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory: pytest.TempPathFactory) -> People:
+    """An authority and two persons who sign."""
+    from signed_runs import make_people
+
+    return make_people(tmp_path_factory.mktemp("people"))
+
+
+@pytest.fixture(scope="session")
+def quiet_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three images that no detector saw, with its real report."""
+    from signed_runs import rendered_run
+
+    return rendered_run(tmp_path_factory.mktemp("quiet") / "run")
+
+
+@pytest.fixture(scope="session")
+def signed_run(quiet_run: Path, people: People, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with one signature."""
+    from signed_runs import signed_once
+
+    return signed_once(quiet_run, people, tmp_path_factory.mktemp("once") / "run")
+
+
+@pytest.fixture(scope="session")
+def twice_signed_run(signed_run: Path, people: People, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a second person's signature, which is time-stamped."""
+    from signed_runs import signed_again
+
+    return signed_again(signed_run, people, tmp_path_factory.mktemp("twice") / "run")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pikepdf
 import rfc8785
+from pikepdf import Dictionary, Name
 
 from explainvad.record.events import RunStart
 from explainvad.record.finished import read_report
@@ -136,13 +137,16 @@ def render(run_dir: Path) -> list[Path]:
     attached = {"ledger.jsonl": (run_dir / "ledger.jsonl").read_bytes(), "report.json": summary}
     (run_dir / "report.json").write_bytes(summary)
     (run_dir / "results.csv").write_text("file,decision\n")
-    write_pdf(run_dir / "report.pdf", attached)
+    write_pdf(run_dir / "report.pdf", attached, report.provenance.head_hash)
     return [run_dir / name for name in ("report.pdf", "report.json", "results.csv")]
 
 
-def write_pdf(path: Path, attached: dict[str, bytes]) -> None:
+def write_pdf(path: Path, attached: dict[str, bytes], head: str = "") -> None:
     with pikepdf.new() as pdf:
-        pdf.add_blank_page()
+        page = pdf.add_blank_page()
+        font = Dictionary(Type=Name.Font, Subtype=Name.Type1, BaseFont=Name.Helvetica)
+        page.Resources = Dictionary(Font=Dictionary(F1=font))
+        page.Contents = pdf.make_stream(f"BT /F1 6 Tf 40 40 Td (Head hash \\(sha256\\) {head}) Tj ET".encode())
         for name, data in attached.items():
             pdf.attachments[name] = pikepdf.AttachedFileSpec(pdf, data, filename=name)
         pdf.save(path)

@@ -48,10 +48,10 @@ def documented() -> dict[str, Usage]:
         assert program == "explainvad"
         length = 2 if words[0] in groups() else 1
         command, text = " ".join(words[:length]), " ".join(words[length:])
-        optional = frozenset(re.findall(r"\[(--[a-z-]+)(?: [^]]+)?\]", text))
+        optional = frozenset(re.findall(r"\[(--[a-z0-9-]+)(?: [^]]+)?\]", text))
         always = re.sub(r"\[[^]]*\]", "", text)
-        required = frozenset(re.findall(r"--[a-z-]+", always))
-        arguments = tuple(re.sub(r"--[a-z-]+ \S+", "", always).split())
+        required = frozenset(re.findall(r"--[a-z0-9-]+", always))
+        arguments = tuple(re.sub(r"--[a-z0-9-]+ \S+", "", always).split())
         commands[command] = Usage(arguments, required, optional)
     return commands
 

@@ -17,6 +17,8 @@ from explainvad import errors, types
 from explainvad.config import DetectionConfig, InspectionConfig, load_config
 from explainvad.pipeline import Inspector
 from explainvad.record.verify import verify_run
+from explainvad.record.verify_pdf import verify_pdf
+from explainvad.signing import sign
 from explainvad.types import Decision, LotReport
 
 NAMES = [
@@ -43,7 +45,12 @@ SIGNATURES = {
     LotReport.render: "(self, out: 'str | Path | None' = None, "
     "formats: 'Sequence[str]' = ('pdf', 'html', 'csv', 'json')) -> 'list[Path]'",
     load_config: "(path: 'Path') -> 'InspectionConfig'",
-    verify_run: "(run_dir: 'str | Path', *, expected_head: 'str | None' = None) -> 'Verification'",
+    verify_run: "(run_dir: 'str | Path', *, expected_head: 'str | None' = None, "
+    "trust: 'Sequence[str | Path]' = ()) -> 'Verification'",
+    verify_pdf: "(path: 'str | Path', *, expected_head: 'str | None' = None, "
+    "trust: 'Sequence[str | Path]' = ()) -> 'Verification'",
+    sign: "(target: 'str | Path', key: 'KeyFile | KeyToken', *, name: 'str', meaning: 'str', "
+    "reason: 'str | None' = None, timestamp_url: 'str | None' = None) -> 'Signed'",
 }
 
 EXIT_CODES = {
@@ -58,6 +65,7 @@ EXIT_CODES = {
     "UnreadableImageError": 2,
     "NotFittedError": 2,
     "StorageError": 2,
+    "SigningError": 2,
     "RenderError": 2,
     "IntegrityError": 4,
 }

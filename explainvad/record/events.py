@@ -10,7 +10,9 @@ run_resumed      done: images so far; torn: whether a torn line was dropped; sof
 fallback         text                                                                   before run_finished
 image            an ImageRecord                                                         once for each file
 run_finished     LotStatistics; this line's hash is the *results head*                  once
-report_rendered  files {name: sha256}                                                   after run_finished
+report_rendered  files {name: sha256}; never a signed one anew                          after run_finished
+report_signed    a Signing: who, meaning, certificate, sha256 of the file before and    behind the file's rendering
+                 after
 audit_drawn      an AuditDraw                                                           after run_finished; one open
                                                                                         draw at a time
 audit_recorded   an AuditResult; sha256 of the table that was taken in                  behind its draw
@@ -28,12 +30,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from explainvad.record.audits import AuditDraw, AuditTrail, results_file
 from explainvad.record.ledger import LedgerError, Line
+from explainvad.record.signings import Signing, check_signing
 from explainvad.record.storage import ARTIFACT_FOLDERS, is_artifact_path
 from explainvad.types import AuditResult, Decision, ImageRecord, LotInfo, LotStatistics, ModelCard
 
 T = TypeVar("T")
 
-_AFTERWARDS = ("report_rendered", "audit_drawn", "audit_recorded")  # all that may follow run_finished
+_AFTERWARDS = ("report_rendered", "report_signed", "audit_drawn", "audit_recorded")  # all that may follow run_finished
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +76,7 @@ RECORD = TypeAdapter(ImageRecord)
 STATISTICS = TypeAdapter(LotStatistics)
 RESUMPTION = TypeAdapter(Resumption)
 DRAW = TypeAdapter(AuditDraw)
+SIGNING = TypeAdapter(Signing)
 _AUDIT = TypeAdapter(AuditResult)
 _START = TypeAdapter(RunStart)
 _TEXTS: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
@@ -144,6 +148,7 @@ class History:
     n_lines: int = 0  # up to the results head
     rendered: dict[str, str] = field(default_factory=dict)  # name -> sha256, the latest of each
     rendered_after: dict[str, int] = field(default_factory=dict)  # name -> how many audits it can tell of
+    signings: list[Signing] = field(default_factory=list)
     audits: AuditTrail = field(default_factory=AuditTrail)
 
     @classmethod
@@ -210,6 +215,15 @@ class History:
         """Raise ValueError unless ``draw`` is the next one, of the images that passed."""
         self.audits.check_draw(draw, [record.image_id for record in self.passed])
 
+    def check_signing(self, signing: Signing) -> None:
+        """Raise ValueError unless ``signing`` goes on from the latest state of its file."""
+        check_signing(signing, self.signings, self.rendered)
+
+    def signed_and_changed(self, files: Mapping[str, str]) -> list[str]:
+        """The names among ``files`` (name -> sha256) that hold signatures, in another state than the recorded one."""
+        signed = {signing.file for signing in self.signings}
+        return [name for name, digest in files.items() if name in signed and digest != self.rendered[name]]
+
     def _take(self, line: Line) -> None:
         match line.event:
             case "run_started":
@@ -232,8 +246,15 @@ class History:
                 self.head, self.n_lines = line.sha256, line.number
             case "report_rendered":
                 files = from_json(_TEXTS, line.body["files"])
+                if signed := self.signed_and_changed(files):
+                    raise ValueError(f"{signed[0]} is signed, and was rendered again")
                 self.rendered.update(files)
                 self.rendered_after.update(dict.fromkeys(files, len(self.audits.results)))
+            case "report_signed":
+                signing = from_json(SIGNING, line.body)
+                self.check_signing(signing)
+                self.signings.append(signing)
+                self.rendered[signing.file] = signing.after
             case "audit_drawn":
                 draw = from_json(DRAW, line.body)
                 self.check_draw(draw)

@@ -8,6 +8,7 @@ files, and a killed run goes on with the first image that has no line.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from explainvad.record.events import (
     DRAW,
     RECORD,
     RESUMPTION,
+    SIGNING,
     STATISTICS,
     History,
     Resumption,
@@ -30,6 +32,7 @@ from explainvad.record.events import (
 )
 from explainvad.record.finished import read_finished
 from explainvad.record.ledger import LEDGER, Ledger
+from explainvad.record.signings import Signing, staged_file
 from explainvad.record.storage import (
     file_sha256,
     remove_leftovers,
@@ -116,6 +119,16 @@ class Run:
         """The audits so far, to be read only."""
         return self._history.audits
 
+    @property
+    def rendered(self) -> Mapping[str, str]:
+        """The report files in the folder as they were recorded last: name -> sha256."""
+        return MappingProxyType(self._history.rendered)
+
+    @property
+    def signings(self) -> Sequence[Signing]:
+        """The signatures in report files, oldest first."""
+        return tuple(self._history.signings)
+
     def add(self, record: ImageRecord, artifacts: Mapping[str, bytes]) -> None:
         """Record one image with its artifacts (path in maps/, masks/ or evidence/ -> bytes), durable on return.
 
@@ -153,7 +166,7 @@ class Run:
         """Record the hashes of report files in the run folder, unless the ledger has just these already.
 
         So every ``report_rendered`` line changes something, and none can be cut off unnoticed.
-        Raises UsageError for files outside the folder, or before the results are complete.
+        Raises UsageError for files outside the folder, for signed ones, or before the results are complete.
         """
         self._refuse_unfinished("its report is rendered")
         root = self._root.resolve()
@@ -164,8 +177,47 @@ class Run:
             name = file.resolve().relative_to(root).as_posix()
             with storage_errors(file):
                 digests[name] = file_sha256(root, name)
+        self.refuse_overwriting(self._history.signed_and_changed(digests))
         if not digests.items() <= self._history.rendered.items():
             self._append("report_rendered", {"files": digests})
+
+    def refuse_overwriting(self, names: Sequence[str]) -> None:
+        """Raise UsageError when one of the report files ``names`` is signed."""
+        signed = {signing.file: signing for signing in self.signings}
+        for name in names:
+            if name in signed:
+                raise UsageError(
+                    f"{self._root / name} is signed, by {signed[name].name}, and a signed report is never overwritten. "
+                    "Render into another folder with --out, or leave this format out of --formats"
+                )
+
+    def add_signing(self, signing: Signing, content: bytes) -> None:
+        """Put the signed file in the place of the report that it goes on from, and record that; durable on return.
+
+        Raises ValueError for a signature that does not go on from the recorded report, StorageError when it cannot
+        be written: :meth:`complete_signing` then takes back what was not recorded, or puts the file in place.
+        """
+        self._history.check_signing(signing)
+        body = to_json(SIGNING, signing)
+        write_below(self._root, staged_file(signing.file), content)
+        with storage_errors(self._root):
+            sync_folder(self._root)
+        self._append("report_signed", body)
+        self._put_in_place(signing.file)
+
+    def complete_signing(self) -> Signing | None:
+        """Bring a signing that was cut short to its end: return the signature whose file was put in place.
+
+        A signed file that no line tells of is deleted. Raises StorageError, and IntegrityError for a link in its place.
+        """
+        for name in [name for name in self.rendered if os.path.lexists(self._root / staged_file(name))]:
+            last = next((s for s in reversed(self.signings) if s.file == name), None)
+            with storage_errors(self._root / name):
+                if last is not None and file_sha256(self._root, staged_file(name)) == last.after:
+                    self._put_in_place(name)
+                    return last
+                (self._root / staged_file(name)).unlink()
+        return None
 
     def add_draw(self, draw: AuditDraw) -> None:
         """Record that a sample was drawn.
@@ -208,6 +260,11 @@ class Run:
         remove_leftovers(self._root, keep=set(self._history.artifacts))
         resumption = Resumption(len(self.done), torn, start.software, start.versions, start.platform)
         self._append("run_resumed", to_json(RESUMPTION, resumption))
+
+    def _put_in_place(self, name: str) -> None:
+        with storage_errors(self._root / name):
+            (self._root / staged_file(name)).replace(self._root / name)
+            sync_folder(self._root)
 
     def _append(self, event: str, body: Mapping[str, Any]) -> None:
         self._history.apply(self._ledger.append(event, body))

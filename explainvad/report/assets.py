@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from explainvad.errors import IntegrityError, RenderError
 from explainvad.report import wording
+from explainvad.report.signature_fields import MEANINGS
 from explainvad.types import ImageRecord
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def template_environment() -> Environment:
     }
     environment.globals |= {
         "MARKS": wording.MARKS,
+        "SIGNATURES": MEANINGS,
         "WORDS": wording.WORDS,
         "CHECK_MARKS": wording.CHECK_MARKS,
         "distinct": wording.distinct,

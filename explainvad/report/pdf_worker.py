@@ -17,6 +17,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pikepdf
+
+from explainvad.report.signature_fields import add_signature_fields
+
 _UA_IDENTITY = b"""<rdf:Description rdf:about="" xmlns:pdfuaid="http://www.aiim.org/pdfua/ns/id/">\
 <pdfuaid:part>1</pdfuaid:part></rdf:Description>
 <rdf:Description rdf:about="" xmlns:pdfaExtension="http://www.aiim.org/pdfa/ns/extension/" \
@@ -88,7 +92,11 @@ def main(folder: Path) -> int:
         smaller = ",".join(f"#{name} .pictures figure > img" for name in overlong)
         sheet = weasyprint.CSS(string=f"{smaller} {{ max-height: 28mm !important }}", url_fetcher=fetcher)
         document = html.render(stylesheets=[sheet], **options)
-    document.write_pdf(folder / "report.pdf", finisher=_finish, **options)
+    document.write_pdf(folder / "pages.pdf", finisher=_finish, **options)
+    with pikepdf.open(folder / "pages.pdf") as pdf:
+        add_signature_fields(pdf)
+        # Streams stay as they are: WeasyPrint's and _finish's way to store them is the archival one
+        pdf.save(folder / "report.pdf", compress_streams=False, deterministic_id=True)
     for line in complaints.lines:
         print(line, file=sys.stderr)
     return 1 if complaints.lines else 0

@@ -25,6 +25,7 @@ from explainvad.report.html_report import html_files
 from explainvad.report.image_page import image_pages
 from explainvad.report.parquet import results_parquet
 from explainvad.report.pixel_maps import pixel_maps
+from explainvad.report.signature_fields import field_states
 from explainvad.types import LotReport
 
 FILES: Mapping[str, str] = {
@@ -60,6 +61,7 @@ class ReportRenderer:
         if unknown or not formats:
             raise UsageError(f"formats must be some of {', '.join(FILES)}, got {', '.join(unknown) or 'none'}")
         wanted = [name for name in FILES if name in formats]
+        _refuse_signed(out, wanted)
 
         # Make everything before the first file is written: an altered picture must leave no half report.
         exports = {"csv": results_csv(report), "json": report_json(report)}
@@ -81,6 +83,13 @@ class ReportRenderer:
             raise StorageError(
                 f"the report cannot be written to {out} ({error.strerror}): free space or name another folder"
             ) from error
+
+
+def _refuse_signed(out: Path, wanted: Sequence[str]) -> None:
+    """Raise UsageError when a signed PDF lies where one is to be written."""
+    there = out / FILES["pdf"]
+    if "pdf" in wanted and there.is_file() and any(field_states(there.read_bytes()).values()):
+        raise UsageError(f"{there} is signed, and a signed report is never overwritten; render into another folder")
 
 
 class _Document:
