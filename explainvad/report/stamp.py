@@ -16,7 +16,7 @@ from explainvad.report.assets import template_environment
 from explainvad.report.wording import in_utc
 
 _SECONDS = 60
-_SIZES = (6.4, 5.8, 5.2, 4.6)  # points
+_SIZES = (6.4, 5.8, 5.2, 4.6, 4.1)  # points
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
