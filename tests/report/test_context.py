@@ -66,12 +66,12 @@ def test_the_report_names_its_revision_and_what_it_supersedes(lot_report: LotRep
 
 def test_every_fact_of_the_lot_is_on_the_cover(lot_report: LotReport) -> None:
     context = report_context(lot_report, [], [])
-    cover = template_environment().get_template("partials/cover.html").render(context)
+    cover = template_environment().get_template("partials/cover.html").render(context, medium="print")
     for field in fields(LotInfo):
         value = getattr(lot_report.lot, field.name)
         assert str(escape(value)) in cover, field.name
     bare = report_context(replace(lot_report, lot=LotInfo("x")), [], [])
-    shown = template_environment().get_template("partials/cover.html").render(bare)
+    shown = template_environment().get_template("partials/cover.html").render(bare, medium="print")
     for name in ("Criteria", "Sampling plan", "Deviations", "Lighting", "Calibration"):
         assert f'<span class="fact">{name}:</span> not stated' in shown
     assert '<th scope="row">Issued by</th><td>not stated</td>' in shown
