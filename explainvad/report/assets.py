@@ -13,6 +13,8 @@ from explainvad.types import ImageRecord
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from explainvad.report.branding import Branding
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -29,12 +31,20 @@ def templates_folder() -> Path:
     raise RenderError(f"the report templates are neither in {looked}: reinstall explainvad")
 
 
-def template_environment() -> Environment:
-    """Return the Jinja environment of the report: everything escaped, an unknown name is an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def template_environment(branding: Branding | None = None) -> Environment:
+    """Return the Jinja environment of the report: everything escaped, an unknown name is an error.
 
-    environment = Environment(
-        loader=FileSystemLoader(templates_folder()),
+    Templates of a ``branding`` come before ours, and all then run in a sandbox.
+    """
+    from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from explainvad.report.branding import Branding
+
+    branding = branding or Branding()
+    kind = ImmutableSandboxedEnvironment if branding.templates else Environment
+    environment = kind(
+        loader=ChoiceLoader([branding.loader, FileSystemLoader(templates_folder())]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -54,9 +64,12 @@ def template_environment() -> Environment:
     environment.globals |= {
         "MARKS": wording.MARKS,
         "WORDS": wording.WORDS,
+        "SHORT": wording.SHORT,
         "CHECK_MARKS": wording.CHECK_MARKS,
         "distinct": wording.distinct,
         "period": wording.period,
+        "theme": branding.theme,
+        "logo": branding.logo[0] if branding.logo else "",
     }
     return environment
 

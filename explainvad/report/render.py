@@ -1,28 +1,30 @@
 """LotReport -> report.pdf, report.html, results.csv, report.json.
 
 All formats are made from the same record: PDF and HTML through the same templates, and the PDF embeds the
-JSON, the CSV and the ledger. The same report gives the same bytes.
+JSON, the CSV, the ledger and the masks. The same report gives the same bytes.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from explainvad.errors import RenderError, StorageError, UsageError
-from explainvad.report.assets import read_ledger, template_environment
-from explainvad.report.context import Attachment, issued_at, lot_graphics, report_context
+from explainvad.report.assets import template_environment, templates_folder
+from explainvad.report.attachments import Attachment, attachments, printed
+from explainvad.report.branding import Branding, load_branding, template_faults
+from explainvad.report.context import lot_graphics, report_context, scale_graphics
 from explainvad.report.exports import report_json, results_csv
-from explainvad.report.image_page import image_pages
-from explainvad.types import LotReport
+from explainvad.report.image_page import Pages, image_page, shown_records
+from explainvad.types import ImageRecord, LotReport
+
+if TYPE_CHECKING:
+    from explainvad.report.pdf_report import PdfRenderer
 
 FILES: Mapping[str, str] = {
     "pdf": "report.pdf",
@@ -30,79 +32,96 @@ FILES: Mapping[str, str] = {
     "csv": "results.csv",
     "json": "report.json",
 }
-_MEDIA = {".jpg": "image/jpeg", ".svg": "image/svg+xml"}
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+_MEDIA = {".jpg": "image/jpeg", ".png": "image/png", ".svg": "image/svg+xml"}
 
 
 class ReportRenderer:
-    """Writes a finished report. ``seconds_per_page`` bounds the time that the PDF process may take."""
+    """Writes a finished report. ``pdf`` renders the PDF; by default as :class:`PdfRenderer` does."""
 
-    def __init__(self, seconds_per_page: float = 5.0) -> None:
-        self.seconds_per_page = seconds_per_page
+    def __init__(self, pdf: PdfRenderer | None = None) -> None:
+        self._pdf = pdf
 
-    def render(self, report: LotReport, out: Path, formats: Sequence[str] = tuple(FILES)) -> list[Path]:
+    def render(
+        self,
+        report: LotReport,
+        out: Path,
+        formats: Sequence[str] = tuple(FILES),
+        *,
+        pages: Pages | None = None,
+        templates: Path | None = None,
+    ) -> list[Path]:
         """Write ``formats`` (of pdf, html, csv, json) into the folder ``out``; return the paths in that order.
 
-        Each file appears whole or not at all. Raises :class:`UsageError` for an unknown format,
-        :class:`IntegrityError` when a picture of the record was altered, :class:`RenderError` when a format
-        cannot be produced, :class:`StorageError` when ``out`` cannot be written.
+        ``pages`` says which images get one: "flagged", or "all" that were judged; as the run was configured when not
+        given. ``templates`` is a folder with a theme and templates in place of ours. Each file appears whole or not
+        at all; where the PDF cannot be rendered, the others are written before its error is raised.
+
+        Raises :class:`UsageError` for an unknown format or a fault in ``templates``, :class:`IntegrityError` when a
+        picture of the record was altered, :class:`RenderError` when a format cannot be produced,
+        :class:`StorageError` when ``out`` cannot be written.
         """
         unknown = [name for name in formats if name not in FILES]
         if unknown or not formats:
             raise UsageError(f"formats must be some of {', '.join(FILES)}, got {', '.join(unknown) or 'none'}")
         wanted = [name for name in FILES if name in formats]
+        branding = load_branding(templates, templates_folder())
+        shown = shown_records(report, pages or configured_pages(report))
 
         # Make everything before the first file is written: an altered picture must leave no half report.
         rendered = {"csv": results_csv(report), "json": report_json(report)}
+        failure: RenderError | None = None
         if "pdf" in wanted or "html" in wanted:
-            document = _Document(report, rendered)
-            if "pdf" in wanted:
-                rendered["pdf"] = document.pdf(self.seconds_per_page)
+            files = attachments(report, rendered, shown)
             if "html" in wanted:
-                rendered["html"] = document.html().encode()
+                rendered["html"] = _Document(report, shown, files, branding).html().encode()
+            if "pdf" in wanted:
+                from explainvad.report.pdf_report import PdfRenderer
+
+                try:
+                    rendered["pdf"] = (self._pdf or PdfRenderer()).render(report, shown, files, branding)
+                except RenderError as error:
+                    failure = error
         try:
             out.mkdir(parents=True, exist_ok=True)
-            return [_write_whole(out / FILES[name], rendered[name]) for name in wanted]
+            paths = [_write_whole(out / FILES[name], rendered[name]) for name in wanted if name in rendered]
         except OSError as error:
             raise StorageError(
                 f"the report cannot be written to {out} ({error.strerror}): free space or name another folder"
             ) from error
+        if failure is not None:
+            raise failure
+        return paths
+
+
+def configured_pages(report: LotReport) -> Pages:
+    """Which images get a page by the configuration that the run was recorded with."""
+    return "all" if report.provenance.config.get("pages") == "all" else "flagged"
 
 
 class _Document:
-    """The pages of a report with their pictures, to be printed as PDF or as HTML."""
+    """The pages of a report with their pictures, to be printed as HTML."""
 
-    def __init__(self, report: LotReport, exports: Mapping[str, bytes]) -> None:
-        self.environment = template_environment()
-        self.issued = issued_at(report)
-        ledger = read_ledger(report.run_dir, report.provenance.n_ledger_lines)
-        self.attachments = [  # in the order of their names, as a PDF name tree must be
-            Attachment("ledger.jsonl", ledger, "Hash-chained record of the run", "Source"),
-            Attachment("report.json", exports["json"], "This report for machines", "Data"),
-            Attachment("results.csv", exports["csv"], "One row for each file of the lot", "Data"),
-        ]
-        self.pages, pictures = image_pages(report)
-        self.assets = pictures | lot_graphics(self.environment, report)
-        self.context = report_context(report, self.pages, self.attachments)
+    def __init__(
+        self, report: LotReport, shown: Sequence[ImageRecord], files: Sequence[Attachment], branding: Branding
+    ) -> None:
+        self.environment = template_environment(branding)
+        calibration = report.model.calibration
+        self.assets = lot_graphics(self.environment, report) | scale_graphics(self.environment, calibration)
+        self.assets |= dict([branding.logo]) if branding.logo else {}
+        pages = []
+        for number, record in enumerate(shown, 1):
+            page, pictures = image_page(report.run_dir, record, number, len(shown), calibration)
+            pages.append(page)
+            self.assets |= pictures
+        self.context = report_context(report, shown, printed(files), branding) | {"pages": pages}
 
     def html(self) -> str:
         """Return one self-contained page: pictures inside, nothing fetched, nothing run."""
-        return self._rendered("screen", self._data_uri)
+        with template_faults():
+            return self._rendered("screen", self._data_uri)
 
     def _data_uri(self, name: str) -> str:
         return f"data:{_MEDIA[Path(name).suffix]};base64,{base64.b64encode(self.assets[name]).decode()}"
-
-    def pdf(self, seconds_per_page: float) -> bytes:
-        """Return the PDF, made by a process of its own. Raises :class:`RenderError` when that fails."""
-        html = self._rendered("print", lambda name: f"asset:{name}")
-        with tempfile.TemporaryDirectory(prefix="explainvad-") as scratch:
-            folder = Path(scratch)
-            try:
-                self._write_job(folder, html)
-            except OSError as error:
-                raise StorageError(f"no room for the report's pictures in {folder} ({error.strerror})") from error
-            _run_worker(folder, self.issued.timestamp(), 60 + seconds_per_page * (10 + len(self.pages)))
-            return (folder / "report.pdf").read_bytes()
 
     def _rendered(self, medium: str, asset: Callable[[str], str]) -> str:
         sheets = ["style/base.css", f"style/{medium}.css"]
@@ -112,45 +131,6 @@ class _Document:
         return self.environment.get_template("report.html").render(
             self.context, medium=medium, asset=asset, sheets=sheets, style_hash=style_hash
         )
-
-    def _write_job(self, folder: Path, html: str) -> None:
-        job: dict[str, Any] = {
-            "issued": self.issued.isoformat(),
-            "single_pages": [page.record.image_id for page in self.pages],
-            "assets": {name: _MEDIA[Path(name).suffix] for name in self.assets},
-            "attachments": [
-                {"name": a.name, "description": a.description, "relationship": a.relationship} for a in self.attachments
-            ],
-        }
-        (folder / "assets").mkdir()
-        (folder / "attachments").mkdir()
-        for name, data in self.assets.items():
-            (folder / "assets" / name).write_bytes(data)
-        for a in self.attachments:
-            (folder / "attachments" / a.name).write_bytes(a.data)
-        (folder / "report.html").write_text(html, "utf-8")
-        (folder / "job.json").write_text(json.dumps(job), "utf-8")
-
-
-def _run_worker(folder: Path, issued: float, timeout: float) -> None:
-    """Run the PDF process on a job folder, with every source of chance fixed."""
-    search_path = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(search_path),
-        "PYTHONHASHSEED": "0",
-        "SOURCE_DATE_EPOCH": str(int(issued)),  # font subsets carry a date
-        "TZ": "UTC",
-    }
-    command = [sys.executable, "-m", "explainvad.report.pdf_worker", str(folder)]
-    try:
-        done = subprocess.run(  # noqa: S603
-            command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=timeout
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RenderError(f"the PDF was not ready after {timeout:.0f} s; render html, csv and json instead") from error
-    if done.returncode != 0:
-        last = " | ".join(done.stderr.strip().splitlines()[-4:]) or "no message"
-        raise RenderError(f"the PDF could not be rendered (exit code {done.returncode}): {last}")
 
 
 def _write_whole(path: Path, data: bytes) -> Path:
