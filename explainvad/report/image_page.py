@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
+
+from PIL import Image
 
 from explainvad.errors import UsageError
 from explainvad.report import figures
@@ -121,7 +124,7 @@ def image_page(
     colour_bar, heat = figures.heat_scales(calibration)[_verdict(record).cell]
     reference = None
     if record.reference is not None:
-        reference = figures.photograph(read_artifact(run_dir, record, f"evidence/{name}-reference.jpg"))
+        reference = _reference(read_artifact(run_dir, record, f"evidence/{name}-reference.jpg"))
     finding_words = _finding_words(record)
 
     # Draw the two large pictures.
@@ -179,6 +182,12 @@ def image_page(
         sentences_left_out=left_out,
     )
     return page, pictures
+
+
+@lru_cache(maxsize=8)
+def _reference(data: bytes) -> Image.Image:
+    """Decode a reference, which many images share."""
+    return figures.photograph(data)
 
 
 def _finding_words(record: ImageRecord) -> str:

@@ -5,6 +5,7 @@ Keys of the structure, ids of table headers and links to other parts become such
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,25 +27,9 @@ xmlns:pdfaSchema="http://www.aiim.org/pdfa/ns/schema#" xmlns:pdfaProperty="http:
 </rdf:li></rdf:Bag></pdfaExtension:schemas></rdf:Description></rdf:RDF>"""
 
 
-def list_pages_once() -> None:
-    """Keep pydyf's list of page references, made anew for each structure element: quadratic in the pages."""
-    import pydyf
-
-    listed = pydyf.PDF.page_references.fget
-    known: dict[str, Any] = {}
-
-    def page_references(pdf: Any) -> Any:
-        count = len(pdf.pages["Kids"])
-        if known.get("pdf") is not pdf or known.get("count") != count:
-            known.update(pdf=pdf, count=count, listed=listed(pdf))
-        return known["listed"]
-
-    pydyf.PDF.page_references = property(page_references)
-
-
 def finish(pdf: Any, index: int) -> None:
     """Make the part ready to be merged as number ``index``, and the file PDF/A-3a and PDF/UA-1."""
-    _write_metadata_plainly(pdf)
+    _compress(pdf)
     _unfold_hollow_elements(pdf)
     _place_figures(pdf)
     _number_structure(pdf, index)
@@ -55,14 +40,23 @@ def finish(pdf: Any, index: int) -> None:
             del item["A"]
 
 
-def _write_metadata_plainly(pdf: Any) -> None:
+def _compress(pdf: Any) -> None:
+    """Deflate streams, all but metadata, which must be plain text."""
     for item in pdf.objects:
-        # Deflated data that ends in a carriage return looks one byte shorter than its Length: store it as it is.
-        if getattr(item, "compress", False) and item.data.endswith(b"\r\nendstream"):
-            item.compress = False
         if getattr(item, "extra", {}).get("Type") == "/Metadata":
-            item.compress = False
             item.stream = [part.replace(b"</rdf:RDF>", _UA_IDENTITY, 1) for part in item.stream]
+        elif hasattr(item, "stream") and "Filter" not in item.extra:
+            deflated = zlib.compress(b"\n".join(map(_bytes, item.stream)))
+            # Deflated data that ends in a carriage return looks one byte shorter than its Length: leave it as it is.
+            if not deflated.endswith(b"\r"):
+                item.stream, item.extra["Filter"] = [deflated], "/FlateDecode"
+
+
+def _bytes(piece: Any) -> bytes:
+    import pydyf
+
+    data: bytes = pydyf._to_bytes(piece)
+    return data
 
 
 def _elements(pdf: Any) -> Iterator[Any]:

@@ -14,8 +14,7 @@ import pickle
 import re
 import resource
 import sys
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from explainvad.report.assets import template_environment
 from explainvad.report.branding import template_faults
 from explainvad.report.context import lot_graphics, scale_graphics
 from explainvad.report.image_page import ImagePage, image_page
+from explainvad.report.pdf_engine import Engine
 from explainvad.report.pdf_parts import ROWS_PER_PAGE, Common, PartJob
-from explainvad.report.pdf_tags import FOREIGN, finish, list_pages_once
+from explainvad.report.pdf_tags import FOREIGN, finish
 
 _MEDIA = {".jpg": "image/jpeg", ".png": "image/png", ".svg": "image/svg+xml"}
 _POINTS = 0.75  # in a CSS pixel
@@ -50,6 +50,7 @@ class PartRenderer:
     def __init__(self, common: Common) -> None:
         self._common = common
         self._environment = template_environment(common.branding)
+        self._engine = Engine()
         self._complaints = _Complaints()
         logging.getLogger("weasyprint").addHandler(self._complaints)
 
@@ -61,7 +62,7 @@ class PartRenderer:
         with template_faults():
             html, assets = self._html(job)
         html, foreign = _with_foreign_links(html, job)
-        names = [record.image_id for record in job.part.records] if job.part.kind == "images" else []
+        names = {record.image_id for record in job.part.records} if job.part.kind == "images" else set()
         return self.write(html, assets, names, job) | {"links": foreign}
 
     def _html(self, job: PartJob) -> tuple[str, dict[str, bytes]]:
@@ -91,8 +92,10 @@ class PartRenderer:
         )
         return html, assets
 
-    def write(self, html: str, assets: Mapping[str, bytes], single_pages: list[str], job: PartJob) -> dict[str, Any]:
-        """Lay out and write one page source. ``single_pages`` are ids of sections that should take one page each."""
+    def write(
+        self, html: str, assets: Mapping[str, bytes], single_pages: Collection[str], job: PartJob
+    ) -> dict[str, Any]:
+        """Lay out and write one page source. ``single_pages`` are ids of headings that should have a page each."""
         import weasyprint
         from weasyprint.urls import URLFetcher, URLFetcherResponse
 
@@ -107,14 +110,13 @@ class PartRenderer:
 
         self._complaints.lines.clear()
         fetcher = AssetFetcher(allowed_protocols={"asset"}, fail_on_errors=True)
-        options = {"pdf_variant": "pdf/a-3a"}
-        source = weasyprint.HTML(string=html, url_fetcher=fetcher)
+        options = {"pdf_variant": "pdf/a-3a", "pdf_identifier": False, "uncompressed_pdf": True}
+        source = self._engine.source(html, fetcher)
         document = source.render(**options)
-        pages_of = Counter(name for page in document.pages for name in page.anchors)
-        overlong = [name for name in single_pages if pages_of[name] > 1]
+        overlong = _overlong(document, single_pages)
         if overlong:
             # A font that is wider than expected, or a text that wraps more often: make room and lay out again.
-            smaller = ",".join(f"#{name} .pictures figure > img" for name in overlong)
+            smaller = ",".join(f"#{name} ~ .pictures figure > img" for name in overlong)
             sheet = weasyprint.CSS(string=f"{smaller} {_SMALLEST}", url_fetcher=fetcher)
             document = source.render(stylesheets=[sheet], **options)
         if not job.measure:
@@ -143,6 +145,17 @@ def _with_foreign_links(html: str, job: PartJob) -> tuple[str, list[str]]:
     return re.sub(r'\bhref="#([^"]+)"', link, html), sorted(foreign)
 
 
+def _overlong(document: Any, single_pages: Collection[str]) -> list[str]:
+    """The names of ``single_pages`` that are followed by a page without one of them."""
+    latest, overlong = "", []
+    for page in document.pages:
+        here = [name for name in page.anchors if name in single_pages]
+        if not here and latest and latest not in overlong:
+            overlong.append(latest)
+        latest = here[-1] if here else latest
+    return overlong
+
+
 def _contents(document: Any) -> dict[str, Any]:
     """Where the names and bookmarks of a document are, in PDF points."""
     anchors: dict[str, tuple[int, float, float]] = {}
@@ -161,7 +174,6 @@ def main(folder: Path, data_bytes: int) -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr  # what anything prints is no answer
     gc.disable()  # collecting the many small boxes of a part in use costs a fifth of the time
-    list_pages_once()
     common: Common = pickle.loads((folder / "common.pickle").read_bytes())  # noqa: S301 - written by our parent
     renderer = PartRenderer(common)
     for line in sys.stdin:
