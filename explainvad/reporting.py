@@ -8,15 +8,23 @@ from pathlib import Path
 from explainvad.record.finished import read_report
 from explainvad.record.run import Run
 from explainvad.report.render import ReportRenderer
-from explainvad.types import LotReport
+from explainvad.types import LotReport, Pages
 
 
 class RecordedRenderer:
     """Renders a report and, where the files go into the run's own folder, notes their hashes in its ledger."""
 
-    def render(self, report: LotReport, out: Path, formats: Sequence[str]) -> list[Path]:
+    def render(
+        self,
+        report: LotReport,
+        out: Path,
+        formats: Sequence[str],
+        *,
+        pages: Pages | None = None,
+        templates: Path | None = None,
+    ) -> list[Path]:
         """Write ``formats`` below ``out``; see :meth:`ReportRenderer.render`."""
-        paths = ReportRenderer().render(report, out, formats)
+        paths = ReportRenderer().render(report, out, formats, pages=pages, templates=templates)
         if out.resolve() == report.run_dir.resolve():
             with Run.reopen(report.run_dir) as run:
                 run.note_rendered(paths)

@@ -33,7 +33,8 @@ _LARGEST = 4 << 20  # bytes of a logo or a template
 _LOGO_PIXELS = 2000  # of its longer side
 _CONTRAST = 4.5  # of text on white, WCAG 2.2 AA
 
-Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")]
+_ONE_LINE = StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")
+Line = Annotated[str, _ONE_LINE]
 
 
 class Theme(BaseModel):

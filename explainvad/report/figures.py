@@ -154,12 +154,12 @@ def _stroke(picture: Image.Image, mask: Image.Image, inner: int, outer: int) -> 
     x0, y0 = max(0, box[0] - margin), max(0, box[1] - margin)
     x1, y1 = min(mask.width, box[2] + margin), min(mask.height, box[3] + margin)
     core = mask.crop((x0, y0, x1, y1)).convert("L")
-    rim = core.filter(ImageFilter.MaxFilter(2 * outer + 1))
+    rim = core.filter(ImageFilter.BoxBlur(outer))  # above 0 where the mask is set within reach
     part = np.array(picture.crop((x0, y0, x1, y1)))
     line = (np.asarray(rim) > 0) & (np.asarray(core) == 0)
     part[line] = _PAPER
     if inner:
-        edge = np.asarray(core.filter(ImageFilter.MaxFilter(2 * inner + 1))) > 0
+        edge = np.asarray(core.filter(ImageFilter.BoxBlur(inner))) > 0
         part[edge & (np.asarray(core) == 0)] = _INK
     picture.paste(Image.fromarray(part), (x0, y0))
 

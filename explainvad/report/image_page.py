@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from PIL import Image
 
@@ -21,11 +21,10 @@ from explainvad.types import (
     Finding,
     ImageRecord,
     LotReport,
+    Pages,
     Sentence,
     Verdict,
 )
-
-Pages = Literal["flagged", "all"]
 
 # A page has room for three regions and this much text; what is beyond is counted and in report.json.
 REGIONS_SHOWN = 3

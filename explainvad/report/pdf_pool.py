@@ -47,7 +47,7 @@ class Limits:
     recycle_bytes: int = 350 << 20
 
 
-class WorkerLost(Exception):
+class WorkerLostError(Exception):
     """A worker gave no answer; the message says why."""
 
 
@@ -84,7 +84,7 @@ class WorkerPool:
             worker = self._idle.get() if not self._idle.empty() else self._start()
             try:
                 answer = worker.ask(job)
-            except WorkerLost as lost:
+            except WorkerLostError as lost:
                 reasons.append(str(lost))
                 worker.kill()
                 continue
@@ -96,8 +96,8 @@ class WorkerPool:
                 raise _FINAL[answer["failure"]](answer["message"])
             return answer
         raise RenderError(
-            f"the PDF could not be rendered: a worker process was lost twice at {job.words} ({'; then '.join(reasons)}). "
-            "Free memory, or render html, csv and json instead"
+            f"the PDF could not be rendered: a worker process was lost twice at {job.words} "
+            f"({'; then '.join(reasons)}). Free memory, or render html, csv and json instead"
         )
 
     def _start(self) -> _Worker:
@@ -131,26 +131,26 @@ class _Worker:
             )
 
     def ask(self, job: Job) -> dict[str, Any]:
-        """Hand the job over and wait for the answer. Raises :class:`WorkerLost`."""
+        """Hand the job over and wait for the answer. Raises :class:`WorkerLostError`."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(f"{job.file}\n".encode())
             self._process.stdin.flush()
         except OSError as error:
-            raise WorkerLost(self._last_words()) from error
+            raise WorkerLostError(self._last_words()) from error
         received = b""
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while not received.endswith(b"\n"):
                 if not selector.select(job.seconds):
-                    raise WorkerLost(f"not ready after {job.seconds:.0f} s")
+                    raise WorkerLostError(f"not ready after {job.seconds:.0f} s")
                 piece = os.read(self._process.stdout.fileno(), _REPLY_BYTES)
                 if not piece:
-                    raise WorkerLost(self._last_words())
+                    raise WorkerLostError(self._last_words())
                 received += piece
         answer: dict[str, Any] = json.loads(received)
         if answer.get("failure") == "memory":
-            raise WorkerLost("out of memory")
+            raise WorkerLostError("out of memory")
         return answer
 
     def kill(self) -> None:

@@ -19,7 +19,16 @@ from explainvad.report.attachments import Attachment, printed
 from explainvad.report.branding import Branding
 from explainvad.report.context import issued_at, report_context
 from explainvad.report.pdf_merge import attach, merged, save
-from explainvad.report.pdf_parts import IMAGES_PER_PART, Common, Numbering, Part, PartJob, RenderedPart, divided, numbered
+from explainvad.report.pdf_parts import (
+    IMAGES_PER_PART,
+    Common,
+    Numbering,
+    Part,
+    PartJob,
+    RenderedPart,
+    divided,
+    numbered,
+)
 from explainvad.report.pdf_pool import Job, Limits, WorkerPool
 from explainvad.types import ImageRecord, LotReport
 
@@ -88,9 +97,7 @@ class PdfRenderer:
         return Job(file, job.part.words, 60 + self._seconds_per_page * (10 + (job.part.expected or 0)))
 
 
-def _one_file(
-    parts: Sequence[RenderedPart], files: Sequence[Attachment], issued: datetime, target: Path
-) -> bytes:
+def _one_file(parts: Sequence[RenderedPart], files: Sequence[Attachment], issued: datetime, target: Path) -> bytes:
     """Merge the parts, attach the files, and return the PDF's bytes."""
     with merged(parts) as pdf:
         attach(pdf, files, issued)

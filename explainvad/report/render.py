@@ -20,8 +20,8 @@ from explainvad.report.attachments import Attachment, attachments, printed
 from explainvad.report.branding import Branding, load_branding, template_faults
 from explainvad.report.context import lot_graphics, report_context, scale_graphics
 from explainvad.report.exports import report_json, results_csv
-from explainvad.report.image_page import Pages, image_page, shown_records
-from explainvad.types import ImageRecord, LotReport
+from explainvad.report.image_page import image_page, shown_records
+from explainvad.types import ImageRecord, LotReport, Pages
 
 if TYPE_CHECKING:
     from explainvad.report.pdf_report import PdfRenderer
