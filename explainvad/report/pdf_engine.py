@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement
 
 KNOWN_VERSION = "70.0"
 # Rules on a pseudo-element of every element, which cost as much as all others together: for notes, which a report has
@@ -85,10 +85,19 @@ def _quick_html() -> type:
 
 
 def _plain(parsed: Any) -> Element:
-    """An element of lxml as one of the standard library, without comments."""
+    """An element of lxml as one of the standard library: without comments, and with a body around rows of a table."""
     element = Element(parsed.tag, dict(parsed.attrib))
     element.text, element.tail = parsed.text, parsed.tail
-    element.extend(_plain(child) for child in parsed if isinstance(child.tag, str))
+    inner = element
+    for child in parsed:
+        if not isinstance(child.tag, str):
+            continue
+        if parsed.tag == "table" and child.tag == "tr":
+            inner = inner if inner.tag == "tbody" else SubElement(element, "tbody")
+            inner.append(_plain(child))
+        else:
+            inner = element
+            element.append(_plain(child))
     return element
 
 

@@ -6,6 +6,7 @@ by name; what is left is to string them together.
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,9 @@ def merged(parts: Sequence[RenderedPart]) -> Iterator[pikepdf.Pdf]:
         for part in parts[1:]:
             source = pikepdf.open(part.file)
             sources.append(source)
-            pdf.pages.extend(source.pages)  # before its structure, which then finds the copied pages
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that links by name may lead nowhere: the names are written below
+                pdf.pages.extend(source.pages)  # before its structure, which then finds the copied pages
             further = pdf.copy_foreign(source.Root.StructTreeRoot)
             document = tree.K[0]
             for element in further.K[0].K:

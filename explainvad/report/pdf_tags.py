@@ -29,6 +29,7 @@ xmlns:pdfaSchema="http://www.aiim.org/pdfa/ns/schema#" xmlns:pdfaProperty="http:
 
 def finish(pdf: Any, index: int) -> None:
     """Make the part ready to be merged as number ``index``, and the file PDF/A-3a and PDF/UA-1."""
+    _set_margins_apart(pdf)
     _compress(pdf)
     _unfold_hollow_elements(pdf)
     _place_figures(pdf)
@@ -38,6 +39,35 @@ def finish(pdf: Any, index: int) -> None:
         if action and action["URI"].string.startswith(FOREIGN):
             item["Dest"] = item["Contents"] = type(action["URI"])(action["URI"].string.removeprefix(FOREIGN))
             del item["A"]
+    for name in ("Names", "Outlines"):  # of the whole file, which the merge writes
+        pdf.catalog.pop(name, None)
+
+
+def _set_margins_apart(pdf: Any) -> None:
+    """Mark running heads and page numbers as no part of the text: WeasyPrint tags them, yet in no tree."""
+    import pydyf
+
+    within: set[int] = set()
+    waiting = [_number(reference) for reference in pdf.objects[_number(pdf.catalog["StructTreeRoot"])]["K"]]
+    while waiting:
+        number = waiting.pop()
+        within.add(number)
+        waiting += [_number(kid) for kid in pdf.objects[number].get("K", ()) if isinstance(kid, bytes)]
+    nums = _parent_tree(pdf)["Nums"]
+    for page, row in zip(_pages(pdf), nums[1::2], strict=False):
+        outside = {mcid for mcid, reference in enumerate(row) if _number(reference) not in within}
+        pieces = pdf.objects[_number(page["Contents"])].stream
+        for place, piece in enumerate(pieces):
+            if isinstance(piece, dict) and piece.get("MCID") in outside:
+                pieces[place - 1 : place + 1] = ["/Artifact", pydyf.Dictionary({"Type": "/Pagination"})]
+        row[:] = [b"null" if mcid in outside else reference for mcid, reference in enumerate(row)]
+    for element in _elements(pdf):
+        if element.number not in within:
+            element.free = "f"
+
+
+def _pages(pdf: Any) -> Iterator[Any]:
+    return (pdf.objects[number] for number in pdf.pages["Kids"][::3])
 
 
 def _compress(pdf: Any) -> None:
@@ -60,7 +90,11 @@ def _bytes(piece: Any) -> bytes:
 
 
 def _elements(pdf: Any) -> Iterator[Any]:
-    return (item for item in pdf.objects if isinstance(item, dict) and item.get("Type") == "/StructElem")
+    return (
+        item
+        for item in pdf.objects
+        if isinstance(item, dict) and item.get("Type") == "/StructElem" and item.free == "n"
+    )
 
 
 def _number(reference: bytes) -> int:
@@ -96,7 +130,7 @@ def _unfold_hollow_elements(pdf: Any) -> None:
     nums = _parent_tree(pdf)["Nums"]
     for place, value in enumerate(nums):
         if isinstance(value, list):
-            value[:] = [pdf.objects[kept(_number(reference))].reference for reference in value]
+            value[:] = [r if r == b"null" else pdf.objects[kept(_number(r))].reference for r in value]
         elif isinstance(value, bytes):
             nums[place] = pdf.objects[kept(_number(value))].reference
 

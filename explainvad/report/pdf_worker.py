@@ -97,7 +97,7 @@ class PartRenderer:
     ) -> dict[str, Any]:
         """Lay out and write one page source. ``single_pages`` are ids of headings that should have a page each."""
         import weasyprint
-        from weasyprint.urls import URLFetcher, URLFetcherResponse
+        from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
 
         class AssetFetcher(URLFetcher):  # type: ignore[misc]
             """Knows ``asset:NAME`` for the part's own pictures, and nothing else: no file, no network."""
@@ -112,7 +112,10 @@ class PartRenderer:
         fetcher = AssetFetcher(allowed_protocols={"asset"}, fail_on_errors=True)
         options = {"pdf_variant": "pdf/a-3a", "pdf_identifier": False, "uncompressed_pdf": True}
         source = self._engine.source(html, fetcher)
-        document = source.render(**options)
+        try:
+            document = source.render(**options)
+        except FatalURLFetchingError as error:
+            raise RenderError(f"{job.part.words} could not be rendered: {error}: {error.__cause__}") from error
         overlong = _overlong(document, single_pages)
         if overlong:
             # A font that is wider than expected, or a text that wraps more often: make room and lay out again.
