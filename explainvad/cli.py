@@ -22,7 +22,7 @@ from explainvad.errors import ExplainVADError, UsageError
 from explainvad.progress import progress
 
 if TYPE_CHECKING:
-    from explainvad.types import LotReport
+    from explainvad.types import LotReport, Pages
 
 EXIT_FOUND = 1
 EXIT_NOT_INSPECTED = 3
@@ -31,7 +31,7 @@ EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 FORMATS = "pdf,html,csv,json"
 ALL_FORMATS = f"{FORMATS},parquet,coco,maps"
-LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by"}  # what an analysis may set anew
+LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by", "pages"}  # what an analysis may set anew
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,9 +51,31 @@ class FailOn(StrEnum):
     defer = "defer"
 
 
+class PagesOf(StrEnum):
+    """Which images get a page in the report."""
+
+    flagged = "flagged"
+    all = "all"
+
+
 Lot = Annotated[Path, typer.Argument(help="Folder of images; sub-folders are walked.", show_default=False)]
 RunDir = Annotated[Path, typer.Argument(help="Folder that analyze wrote.", show_default=False)]
 Formats = Annotated[str, typer.Option("--formats", help=f"Comma-separated, of {ALL_FORMATS}.")]
+
+PageChoice = Annotated[
+    PagesOf | None,
+    typer.Option(
+        "--pages",
+        help="Images with a page of their own: flagged, or all; as configured when not given.",
+        show_default=False,
+    ),
+]
+Templates = Annotated[
+    Path | None,
+    typer.Option(
+        "--templates", help="Folder with theme.toml, a logo and templates in place of ours.", show_default=False
+    ),
+]
 
 
 @app.command()
@@ -92,6 +114,8 @@ def analyze(
     ] = None,
     group_by: GroupBy = None,
     formats: Formats = FORMATS,
+    pages: PageChoice = None,
+    templates: Templates = None,
     fail_on: Annotated[
         FailOn | None, typer.Option("--fail-on", help="Exit with 1 on a rejected (or also deferred) item.")
     ] = None,
@@ -104,17 +128,19 @@ def analyze(
     if not lot.is_dir():
         raise UsageError(f"expected a folder of images, got {lot}: name the lot's folder")
     wanted = _formats(formats)
+    _check_templates(templates)
     found = next((f / FILE_NAME for f in (lot.absolute(), *lot.absolute().parents) if (f / FILE_NAME).is_file()), None)
     settings = load_config(found) if found else None
     levels = settings.model_dump(include=settings.model_fields_set & LEVELS) if settings else {}
-    levels |= {name: value for name, value in (("alpha", alpha), ("group_by", group_by)) if value is not None}
+    given = {"alpha": alpha, "group_by": group_by, "pages": pages and pages.value}
+    levels |= {name: value for name, value in given.items() if value is not None}
     path = find_model(lot, model or (settings.model if settings else None))
     from explainvad.pipeline import Inspector
 
     with progress() as step:
         inspector = Inspector.load(path, device or (settings.device if settings else "auto"))
         report = inspector.analyze(lot, out, progress=step, **levels)
-    _render(report, wanted)
+    _render(report, wanted, templates=templates)
     _summary(report)
     counts = report.statistics.counts
     if fail_on and (counts["REJECT"] or (fail_on is FailOn.defer and counts["DEFER"])):
@@ -158,11 +184,13 @@ def render(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the files; the run's own when not given.")
     ] = None,
+    pages: PageChoice = None,
+    templates: Templates = None,
 ) -> None:
     """Write the report files of a finished run again, from its record alone. A signed one is never overwritten."""
     from explainvad.reporting import load_report
 
-    _render(load_report(run_dir), _formats(formats), out)
+    _render(load_report(run_dir), _formats(formats), pages, templates, out)
 
 
 @app.command()
@@ -231,9 +259,25 @@ def _formats(text: str) -> list[str]:
     return formats
 
 
-def _render(report: LotReport, formats: list[str], out: Path | None = None) -> None:
+def _check_templates(folder: Path | None) -> None:
+    """Find a fault in the templates before any work is done for them."""
+    if folder is not None:
+        from explainvad.report.assets import templates_folder
+        from explainvad.report.branding import load_branding
+
+        load_branding(folder, templates_folder())
+
+
+def _render(
+    report: LotReport,
+    formats: list[str],
+    pages: PagesOf | None = None,
+    templates: Path | None = None,
+    out: Path | None = None,
+) -> None:
+    given: Pages | None = None if pages is None else "all" if pages is PagesOf.all else "flagged"
     top = out or report.run_dir
-    paths = report.render(out, formats)
+    paths = report.render(out, formats, pages=given, templates=templates)
     for path in dict.fromkeys(p if p.parent == top else p.parent for p in paths):  # a folder: one line
         typer.echo(f"{path.suffix[1:]:<5} {path}")
 

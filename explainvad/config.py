@@ -62,6 +62,9 @@ class InspectionConfig(BaseModel):
     prior: float = Field(default=0.05, gt=0, lt=1, description="defect rate assumed for the probability of a defect")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the bounds in the lot statement")
     group_by: str | None = Field(default=None, description="cells with a calibration of their own: REGEX or CSV")
+    pages: Literal["flagged", "all"] = Field(
+        default="flagged", description="images with a page in the report; all: pictures of every image are kept"
+    )
     scheme: Literal["auto", "split", "leave-one-out"] = Field(
         default="auto", description="of calibration; auto: leave-one-out below 60 groups of reference images"
     )

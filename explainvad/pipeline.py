@@ -141,7 +141,7 @@ class Inspector:
     ) -> LotReport:
         """Inspect every file of a lot and record it in ``out`` (default ``reports/<lot>``); resumes a killed run.
 
-        ``levels`` override alpha, beta, gamma, q, prior, confidence and group_by of the model's configuration.
+        ``levels`` override alpha, beta, gamma, q, prior, confidence, group_by and pages of the model's configuration.
         An image's verdict depends on the model and that image alone. Raises LotError, TooFewImagesError,
         RunConflictError, StorageError.
         """
@@ -259,10 +259,10 @@ class Inspector:
     def inspect(
         self, image: InspectionImage, config: InspectionConfig | None = None, cell: str = ""
     ) -> tuple[ImageRecord, dict[str, bytes]]:
-        """Judge one image. Returns its record and, where it is flagged, the artifacts to keep (path -> bytes)."""
+        """Judge one image. Returns its record and, where it gets a page, the artifacts to keep (path -> bytes)."""
         config = config or self.config
         judged = self._judged(image, config, cell)
-        if not judged.record.flagged:
+        if not judged.record.flagged and config.pages == "flagged":
             return judged.record, {}
         regions = [finding.region for finding in judged.record.findings]
         map_maximum = MAP_RANGE * self.calibrator.cell(cell).pixel_threshold(config.alpha)

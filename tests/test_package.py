@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_package_its_templates_and_its_licence(wheel: Path) 
         names = set(archive.namelist())
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "explainvad").rglob("*.py")}
     templates = {f"explainvad/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "templates").rglob("*") if p.is_file()}
-    assert "explainvad/templates/report.html" in templates
+    assert "explainvad/templates/print.html" in templates
     assert names >= sources | templates | {"explainvad/report/report.schema.json", "explainvad/py.typed"}
     backbone = {"embedded.safetensors", "embedded.json", "MODEL_CARD.md"}
     assert names >= {f"explainvad/detection/backbone/{name}" for name in backbone}

@@ -14,6 +14,9 @@ from explainvad.types import ImageRecord
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+    from explainvad.report.branding import Branding
+
+MEDIA = {".jpg": "image/jpeg", ".png": "image/png", ".svg": "image/svg+xml"}  # of pictures in a report, by suffix
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -24,18 +27,26 @@ def templates_folder() -> Path:
     """
     places = (_PACKAGE / "templates", _PACKAGE.parent / "templates")
     for place in places:
-        if (place / "report.html").is_file():
+        if (place / "print.html").is_file():
             return place
     looked = " nor ".join(str(place) for place in places)
     raise RenderError(f"the report templates are neither in {looked}: reinstall explainvad")
 
 
-def template_environment() -> Environment:
-    """Return the Jinja environment of the report: everything escaped, an unknown name is an error."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def template_environment(branding: Branding | None = None) -> Environment:
+    """Return the Jinja environment of the report: everything escaped, an unknown name is an error.
 
-    environment = Environment(
-        loader=FileSystemLoader(templates_folder()),
+    Templates of a ``branding`` come before ours, and all then run in a sandbox.
+    """
+    from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from explainvad.report.branding import Branding
+
+    branding = branding or Branding()
+    kind = ImmutableSandboxedEnvironment if branding.templates else Environment
+    environment = kind(
+        loader=ChoiceLoader([branding.loader, FileSystemLoader(templates_folder())]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -56,9 +67,12 @@ def template_environment() -> Environment:
         "MARKS": wording.MARKS,
         "SIGNATURES": MEANINGS,
         "WORDS": wording.WORDS,
+        "SHORT": wording.SHORT,
         "CHECK_MARKS": wording.CHECK_MARKS,
         "distinct": wording.distinct,
         "period": wording.period,
+        "theme": branding.theme,
+        "logo": branding.logo[0] if branding.logo else "",
     }
     return environment
 

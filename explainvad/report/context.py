@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,16 @@ from jinja2 import Environment
 
 from explainvad.errors import UsageError
 from explainvad.report import wording
+from explainvad.report.attachments import Printed
+from explainvad.report.branding import Branding
 from explainvad.report.figures import heat_scales
-from explainvad.report.image_page import ImagePage
 from explainvad.report.lot_plots import LOTS_SHOWN, chart_words, control_chart, power_curve, power_words
 from explainvad.report.plots import colour_bar, score_plot
 from explainvad.report.statement import alarm_risk, statements, stream_rows, suspension
-from explainvad.types import JSON, Decision, LotInfo, LotReport
+from explainvad.types import JSON, CalibrationFacts, Decision, ImageRecord, LotInfo, LotReport
+
+LISTED_IN_SUMMARY = 60  # flagged images; more of them get a list on pages of its own, at this anchor
+LIST_ANCHOR = "flagged-images"
 
 # The order of the reconciliation: what needs no action first.
 RECONCILED = (
@@ -31,18 +34,16 @@ RECONCILED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
-    """A file embedded in the PDF."""
+class FlaggedImage:
+    """A row of the list of flagged images."""
 
-    name: str
-    data: bytes
-    description: str
-    relationship: str  # of PDF/A-3: "Data" or "Source"
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the attached bytes, as printed in the appendix."""
-        return hashlib.sha256(self.data).hexdigest()
+    image_id: str
+    file: str
+    decision: Decision
+    score: float
+    p_value: float
+    n_regions: int
+    on_list: bool  # of Benjamini and Hochberg
 
 
 def issued_at(report: LotReport) -> datetime:
@@ -59,13 +60,15 @@ def issued_at(report: LotReport) -> datetime:
         raise UsageError(f"SOURCE_DATE_EPOCH must be seconds since 1970, got {epoch!r}") from error
 
 
+def scale_graphics(environment: Environment, calibration: CalibrationFacts) -> dict[str, bytes]:
+    """Return the colour bars that the pages of images show (name -> SVG)."""
+    return {name: colour_bar(environment, scale) for name, scale in heat_scales(calibration).values()}
+
+
 def lot_graphics(environment: Environment, report: LotReport) -> dict[str, bytes]:
-    """Return the vector graphics that the lot's pages share (name -> SVG)."""
+    """Return the vector graphics that the pages of the lot and the model show (name -> SVG)."""
     calibration = report.model.calibration
-    graphics = {
-        "score-plot.svg": score_plot(environment, report),
-        **{name: colour_bar(environment, scale) for name, scale in heat_scales(calibration).values()},
-    }
+    graphics = {"score-plot.svg": score_plot(environment, report)}
     if report.statistics.chart is not None:
         graphics["control-chart.svg"] = control_chart(environment, report.statistics.chart)
     if calibration.power is not None and calibration.power.curve:
@@ -73,13 +76,18 @@ def lot_graphics(environment: Environment, report: LotReport) -> dict[str, bytes
     return graphics
 
 
-def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: Sequence[Attachment]) -> dict[str, Any]:
-    """Return the variables of ``report.html``, all but the way to address pictures."""
+def report_context(
+    report: LotReport, shown: Sequence[ImageRecord], attachments: Sequence[Printed], branding: Branding
+) -> dict[str, Any]:
+    """Return the variables of the templates, all but the pages of the images and the way to address pictures.
+
+    ``shown`` are the records that get a page. What is returned are plain values: no path, and nothing that acts.
+    """
     lead, headline, sentence = wording.disposition(report)
     statistics, calibration = report.statistics, report.model.calibration
     missed = [r for r in report.records if r.decision is Decision.NOT_INSPECTED]
+    flagged = _flagged(report)
     return {
-        "report": report,
         "lot": report.lot,
         "statistics": statistics,
         "model": report.model,
@@ -94,10 +102,11 @@ def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: S
         "headline": headline,
         "disposition": sentence,
         "reconciled": _reconciled(report),
-        "contents": _contents(pages),
-        "pages": pages,
+        "contents": _contents(report, shown),
+        "flagged": flagged,
+        "listed": len(flagged) > LISTED_IN_SUMMARY,
+        "images_heading": images_heading(report, shown),
         "missed": missed,
-        "fdr": frozenset(statistics.fdr_rejected),
         "gates": next((r.verdict.gates for r in report.records if r.verdict), ()),
         "bound_methods": tuple(dict.fromkeys(r.verdict.probability.method for r in report.records if r.verdict)),
         "fallbacks": tuple(dict.fromkeys((*report.model.fallbacks, *report.provenance.fallbacks))),
@@ -110,9 +119,26 @@ def report_context(report: LotReport, pages: Sequence[ImagePage], attachments: S
         "lots_shown": LOTS_SHOWN,
         "power_words": power_words(calibration.power) if calibration.power else "",
         "attachments": attachments,
+        "custom_templates": branding.sha256,
         "kind": wording.decision_class,
         "score_alt": _score_alt(report),
     }
+
+
+def images_heading(report: LotReport, shown: Sequence[ImageRecord]) -> str:
+    """The heading over the pages of ``shown``: others than flagged images are not called that."""
+    return "Flagged images" if all(record.flagged for record in shown) else "Inspected images"
+
+
+def _flagged(report: LotReport) -> list[FlaggedImage]:
+    on_list = frozenset(report.statistics.fdr_rejected)
+    return [
+        FlaggedImage(
+            r.image_id, r.file, r.decision, r.verdict.score, r.verdict.p_value, len(r.findings), r.image_id in on_list
+        )
+        for r in report.records
+        if r.flagged and r.verdict is not None
+    ]
 
 
 def _reconciled(report: LotReport) -> list[tuple[Decision, int]]:
@@ -122,14 +148,14 @@ def _reconciled(report: LotReport) -> list[tuple[Decision, int]]:
     return [(d, counts.get(d, 0)) for d in RECONCILED if d is not unsaid or counts.get(d, 0)]
 
 
-def _contents(pages: Sequence[ImagePage]) -> list[tuple[str, str]]:
+def _contents(report: LotReport, shown: Sequence[ImageRecord]) -> list[tuple[str, str]]:
     """The report's parts as (anchor, title), in order."""
-    flagged = [(pages[0].record.image_id, "Flagged images")] if pages else []
+    images = [(shown[0].image_id, images_heading(report, shown))] if shown else []
     return [
         ("lot-summary", "Lot summary"),
         ("lot-statement", "Lot statement"),
         ("method", "Method and decision rule"),
-        *flagged,
+        *images,
         ("model-card", "Model card"),
         ("appendix", "Record and verification"),
     ]

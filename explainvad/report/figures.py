@@ -7,8 +7,10 @@ pages can be compared. Below the cluster threshold the photograph stays as it is
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from explainvad.types import XYXY, CalibrationFacts, Region
 
 COLOUR_MAP = "plasma"  # perceptually uniform, and visible on grey metal at its low end
-PICTURE_PX = 900  # long side: 86 mm in print at 260 dpi
-CROP_PX = 360
+PICTURE_PX = 760  # long side: 86 mm in print at 225 dpi
+CROP_PX = 320
 _OVERLAY_OPACITY = 0.75
 _JPEG_QUALITY = 86
 _INK, _PAPER = (20, 24, 28), (255, 255, 255)
@@ -65,7 +67,9 @@ def fitted(picture: Image.Image, long_side: int = PICTURE_PX) -> Image.Image:
     """Scale to a fixed long side, so that outlines and names have one thickness on every page."""
     factor = long_side / max(picture.size)
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-    return picture.resize(size, Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC)
+    if factor < 1:
+        return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def outlined(shown: Image.Image, regions: Sequence[Region]) -> bytes:
@@ -74,7 +78,7 @@ def outlined(shown: Image.Image, regions: Sequence[Region]) -> bytes:
     drawing = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=PICTURE_PX // 36)
     for region in regions:
-        mask = _mask_picture(region, picture.size)
+        mask = Image.fromarray(region.mask.to_array()).resize(picture.size, Image.Resampling.NEAREST)
         _stroke(picture, mask, inner=2, outer=5)
     # Name the regions after all outlines, so that no outline crosses a name.
     for region in regions:
@@ -89,17 +93,41 @@ def heat_overlay(shown: Image.Image, heat_map: bytes, scale: HeatScale) -> tuple
     pixel reaches the pixel threshold (outlined in white).
     """
     values = map_levels(heat_map)
-    level = np.asarray(Image.fromarray(values).resize(shown.size, Image.Resampling.BILINEAR))
-    visible = level * scale.top >= scale.cluster
-    pixels = np.array(shown)
-    colours = _colour_table()[np.clip(level[visible] * 255, 0, 255).astype(np.uint8)]
-    blend = _OVERLAY_OPACITY * colours + (1 - _OVERLAY_OPACITY) * pixels[visible]
-    pixels[visible] = blend.round().astype(np.uint8)
-    overlay = Image.fromarray(pixels)
-    above = level * scale.top >= scale.pixel
-    if above.any():
-        _stroke(overlay, Image.fromarray(above), inner=0, outer=2)
-    return jpeg(overlay), bool((values * scale.top >= scale.pixel).any())
+    overlay = shown.copy()
+    box = _box_of(values * scale.top >= scale.cluster, shown.size)
+    if box is not None:
+        # Only the surroundings of what is visible are drawn: most of a map is not.
+        sx, sy = values.shape[1] / shown.width, values.shape[0] / shown.height
+        part = Image.fromarray(values).resize(
+            (box[2] - box[0], box[3] - box[1]),
+            Image.Resampling.BILINEAR,
+            box=(box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy),
+        )
+        level = np.asarray(part)
+        visible = level * scale.top >= scale.cluster
+        pixels = np.array(shown.crop(box))
+        colours = _colour_table()[np.clip(level[visible] * 255, 0, 255).astype(np.uint8)]
+        blend = _OVERLAY_OPACITY * colours + (1 - _OVERLAY_OPACITY) * pixels[visible]
+        pixels[visible] = blend.round().astype(np.uint8)
+        coloured = Image.fromarray(pixels)
+        _stroke(coloured, Image.fromarray(level * scale.top >= scale.pixel), inner=0, outer=2)
+        overlay.paste(coloured, box[:2])
+    return jpeg(overlay, subsampling=0), bool((values * scale.top >= scale.pixel).any())
+
+
+def _box_of(mask: NDArray[np.bool_], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """Where in a picture of ``size`` the mask is set, with the room that a line around it takes."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return None
+    sx, sy = size[0] / mask.shape[1], size[1] / mask.shape[0]
+    margin = 6 + math.ceil(max(sx, sy))
+    return (
+        max(0, math.floor(columns[0] * sx) - margin),
+        max(0, math.floor(rows[0] * sy) - margin),
+        min(size[0], math.ceil((columns[-1] + 1) * sx) + margin),
+        min(size[1], math.ceil((rows[-1] + 1) * sy) + margin),
+    )
 
 
 def crop_pair(
@@ -114,15 +142,11 @@ def crop_pair(
     return jpeg(_cut(photo, square, frame)), nominal
 
 
-def jpeg(picture: Image.Image) -> bytes:
-    """Encode for the report: no chroma subsampling, which would blur the heat map's colours."""
+def jpeg(picture: Image.Image, subsampling: int = 2) -> bytes:
+    """Encode for the report. ``subsampling`` 0 keeps each pixel's colour, which a heat map needs."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=subsampling)
     return buffer.getvalue()
-
-
-def _mask_picture(region: Region, size: tuple[int, int]) -> Image.Image:
-    return Image.fromarray(region.mask.to_array()).resize(size, Image.Resampling.NEAREST)
 
 
 def _stroke(picture: Image.Image, mask: Image.Image, inner: int, outer: int) -> None:
@@ -135,12 +159,12 @@ def _stroke(picture: Image.Image, mask: Image.Image, inner: int, outer: int) -> 
     x0, y0 = max(0, box[0] - margin), max(0, box[1] - margin)
     x1, y1 = min(mask.width, box[2] + margin), min(mask.height, box[3] + margin)
     core = mask.crop((x0, y0, x1, y1)).convert("L")
-    rim = core.filter(ImageFilter.MaxFilter(2 * outer + 1))
+    rim = core.filter(ImageFilter.BoxBlur(outer))  # above 0 where the mask is set within reach
     part = np.array(picture.crop((x0, y0, x1, y1)))
     line = (np.asarray(rim) > 0) & (np.asarray(core) == 0)
     part[line] = _PAPER
     if inner:
-        edge = np.asarray(core.filter(ImageFilter.MaxFilter(2 * inner + 1))) > 0
+        edge = np.asarray(core.filter(ImageFilter.BoxBlur(inner))) > 0
         part[edge & (np.asarray(core) == 0)] = _INK
     picture.paste(Image.fromarray(part), (x0, y0))
 
@@ -179,6 +203,7 @@ def _cut(picture: Image.Image, square: tuple[float, float, float, float], frame:
     return picture.resize((CROP_PX, CROP_PX), Image.Resampling.BICUBIC, box=box)
 
 
+@cache
 def _colour_table() -> NDArray[np.uint8]:
     """Return the colour map as uint8 RGB with shape (256, 3)."""
     from matplotlib import colormaps

@@ -9,14 +9,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
 
-from explainvad.report.assets import read_artifact, template_environment, templates_folder
-from explainvad.report.context import Attachment, lot_graphics, report_context
+from explainvad.report.assets import MEDIA, read_artifact, template_environment, templates_folder
+from explainvad.report.attachments import Printed
+from explainvad.report.branding import Branding, template_faults
+from explainvad.report.context import lot_graphics, report_context
 from explainvad.report.figures import colour_stops
 from explainvad.report.layers import thumbnail
 from explainvad.report.screen_image import ScreenImage, data_uri, screen_image
@@ -57,18 +60,20 @@ class ImagesPage:
     records: Sequence[ImageRecord]
 
 
-def html_files(report: LotReport, attachments: Sequence[Attachment]) -> dict[str, bytes]:
+def html_files(
+    report: LotReport, shown: Sequence[ImageRecord], attached: Sequence[Printed], branding: Branding
+) -> dict[str, bytes]:
     """Render the report for the screen: name below the report's folder -> bytes; PAGE, which links to all, is last.
 
-    Raises :class:`explainvad.errors.IntegrityError` when an artefact differs from its record.
+    ``shown`` are the images that can be looked at. Raises :class:`explainvad.errors.IntegrityError` when an artefact
+    differs from its record, UsageError for a fault in a template of the ``branding``.
     """
-    environment = template_environment().overlay(finalize=_visible)
-    flagged = [record for record in report.records if record.flagged]
-    pages = list(_pages(flagged))
+    environment = template_environment(branding).overlay(finalize=_visible)
+    pages = list(_pages(shown))
     place = {record.image_id: page for page in pages for record in page.records}
-    thumbnails = {record.image_id: _thumbnail(report, record) for record in flagged}
-    context = report_context(report, [], attachments) | _frame(environment)
-    context["asset"] = _graphics(environment, report)
+    thumbnails = {record.image_id: _thumbnail(report, record) for record in shown}
+    context = report_context(report, shown, attached, branding) | _frame(environment)
+    context["asset"] = _graphics(environment, report, branding)
 
     def rendered(page: ImagesPage, records: Sequence[ImageRecord]) -> bytes:
         """The page with a list of ``records``."""
@@ -83,7 +88,7 @@ def html_files(report: LotReport, attachments: Sequence[Attachment]) -> dict[str
                 page=page,
                 whole=page.name == PAGE,
                 rows=rows,
-                images=_images(report, page, len(flagged)),
+                images=_images(report, page, len(shown)),
                 decisions=[(d, n) for d in _ORDER if (n := sum(r.decision is d for r in records))],
                 others=[(other, _address(page, other, "")) for other in pages],
                 home=_address(page, pages[0], "files"),
@@ -91,15 +96,16 @@ def html_files(report: LotReport, attachments: Sequence[Attachment]) -> dict[str
             .encode()
         )
 
-    beside = {page.name: rendered(page, page.records) for page in pages[1:]}
-    return {**beside, PAGE: rendered(pages[0], report.records)}
+    with template_faults():
+        beside = {page.name: rendered(page, page.records) for page in pages[1:]}
+        return {**beside, PAGE: rendered(pages[0], report.records)}
 
 
-def _pages(flagged: Sequence[ImageRecord]) -> Iterator[ImagesPage]:
-    """Deal the flagged images to pages, in their order; there is one page even without images."""
-    width = max(4, len(str(len(flagged))))  # of a number in a name, so that names sort
-    for start in range(0, max(1, len(flagged)), IMAGES_A_PAGE):
-        records = flagged[start : start + IMAGES_A_PAGE]
+def _pages(shown: Sequence[ImageRecord]) -> Iterator[ImagesPage]:
+    """Deal the images to pages, in their order; there is one page even without images."""
+    width = max(4, len(str(len(shown))))  # of a number in a name, so that names sort
+    for start in range(0, max(1, len(shown)), IMAGES_A_PAGE):
+        records = shown[start : start + IMAGES_A_PAGE]
         first, last = start + 1, start + len(records)
         name = f"{FOLDER}/flagged-{first:0{width}}-{last:0{width}}.html" if start else PAGE
         yield ImagesPage(name, first, last, records)
@@ -146,10 +152,10 @@ def _policy_hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _graphics(environment: Environment, report: LotReport) -> Any:
-    """The function that gives templates the lot's vector graphics as data URIs, by name."""
-    graphics: Mapping[str, bytes] = lot_graphics(environment, report)
-    return lambda name: f"data:image/svg+xml;base64,{base64.b64encode(graphics[name]).decode()}"
+def _graphics(environment: Environment, report: LotReport, branding: Branding) -> Any:
+    """The function that gives templates the lot's vector graphics, and a logo, as data URIs, by name."""
+    graphics = lot_graphics(environment, report) | dict([branding.logo] if branding.logo else [])
+    return lambda name: f"data:{MEDIA[Path(name).suffix]};base64,{base64.b64encode(graphics[name]).decode()}"
 
 
 def _visible(value: object) -> object:

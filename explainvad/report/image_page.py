@@ -1,11 +1,16 @@
-"""One page per flagged image: which pictures it shows, and the words that go with them."""
+"""One page per image: which pictures it shows, and the words that go with them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
+from PIL import Image
+
+from explainvad.errors import UsageError
 from explainvad.report import figures
 from explainvad.report.assets import read_artifact
 from explainvad.report.wording import WORDS, elide, findings
@@ -16,6 +21,7 @@ from explainvad.types import (
     Finding,
     ImageRecord,
     LotReport,
+    Pages,
     Sentence,
     Verdict,
 )
@@ -63,7 +69,7 @@ class SentenceView:
 
 @dataclass(frozen=True, slots=True)
 class ImagePage:
-    """Everything that the page of one flagged image shows."""
+    """Everything that the page of one image shows."""
 
     record: ImageRecord
     number: int
@@ -84,34 +90,40 @@ class ImagePage:
     sentences_left_out: int
 
 
-def image_pages(report: LotReport) -> tuple[list[ImagePage], dict[str, bytes]]:
-    """Build the pages of all flagged images, in lot order, and the pictures (name -> JPEG) they show.
+def shown_records(report: LotReport, pages: Pages) -> tuple[ImageRecord, ...]:
+    """The images that get a page: the flagged ones, or all that were judged.
+
+    Raises :class:`UsageError` where the run kept no pictures of the others.
+    """
+    if pages not in get_args(Pages):
+        raise UsageError(f"pages must be {' or '.join(get_args(Pages))}, got {pages!r}")
+    if pages == "flagged":
+        return tuple(record for record in report.records if record.flagged)
+    judged = tuple(record for record in report.records if record.verdict is not None)
+    bare = [record.image_id for record in judged if f"evidence/{record.image_id}.jpg" not in record.artifacts]
+    if bare:
+        raise UsageError(
+            f"pages of all images need pictures of all, but this run kept none of {len(bare)} that were not flagged "
+            f"({bare[0]} first): inspect the lot again with analyze --pages all and another --out"
+        )
+    return judged
+
+
+def image_page(
+    run_dir: Path, record: ImageRecord, number: int, total: int, calibration: CalibrationFacts
+) -> tuple[ImagePage, dict[str, bytes]]:
+    """Build the page of a judged image, the ``number``-th of ``total``, and the pictures (name -> JPEG) it shows.
 
     Raises :class:`explainvad.errors.IntegrityError` when an artefact differs from its record.
     """
-    flagged = [record for record in report.records if record.flagged]
-    pages: list[ImagePage] = []
     pictures: dict[str, bytes] = {}
-    for number, record in enumerate(flagged, 1):
-        pages.append(_page(report.run_dir, record, number, len(flagged), report.model.calibration, pictures))
-    return pages, pictures
-
-
-def _page(
-    run_dir: Path,
-    record: ImageRecord,
-    number: int,
-    total: int,
-    calibration: CalibrationFacts,
-    pictures: dict[str, bytes],
-) -> ImagePage:
     name = record.image_id
     photo = figures.photograph(read_artifact(run_dir, record, f"evidence/{name}.jpg"))
     heat_map = read_artifact(run_dir, record, f"maps/{name}.png")
     colour_bar, heat = figures.heat_scales(calibration)[_verdict(record).cell]
     reference = None
     if record.reference is not None:
-        reference = figures.photograph(read_artifact(run_dir, record, f"evidence/{name}-reference.jpg"))
+        reference = _reference(read_artifact(run_dir, record, f"evidence/{name}-reference.jpg"))
     finding_words = findings(record, REGIONS_SHOWN)
 
     # Draw the two large pictures.
@@ -149,7 +161,7 @@ def _page(
 
     sentences, authors, left_out = _sentences(record)
     reasons = _reasons(record)
-    return ImagePage(
+    page = ImagePage(
         record=record,
         number=number,
         total=total,
@@ -168,10 +180,17 @@ def _page(
         regions_left_out=max(0, len(record.findings) - REGIONS_SHOWN),
         sentences_left_out=left_out,
     )
+    return page, pictures
+
+
+@lru_cache(maxsize=8)
+def _reference(data: bytes) -> Image.Image:
+    """Decode a reference, which many images share."""
+    return figures.photograph(data)
 
 
 def _verdict(record: ImageRecord) -> Verdict:
-    assert record.verdict is not None, "only a judged image is flagged"
+    assert record.verdict is not None, "only a judged image has a page"
     return record.verdict
 
 

@@ -1,38 +1,35 @@
-"""The process that runs WeasyPrint: ``python -m explainvad.report.pdf_worker FOLDER``.
+"""The process that runs WeasyPrint: ``python -m explainvad.report.pdf_worker FOLDER BYTES``.
 
-It is a process of its own because importing WeasyPrint sets PIL's LOAD_TRUNCATED_IMAGES for the whole
-process, and a scorer must refuse half a JPEG. FOLDER holds ``report.html``, ``job.json``, ``assets/`` and
-``attachments/``; the worker adds ``report.pdf``. Any problem ends it with exit code 1 and a line on stderr.
+It is a process of its own because importing WeasyPrint sets PIL's LOAD_TRUNCATED_IMAGES for the whole process, and a
+scorer must refuse half a JPEG. FOLDER holds what all parts share; job files are named on standard input, one a line,
+and each is answered with a line of JSON on standard output. BYTES caps the memory of the process.
 """
 
 from __future__ import annotations
 
 import gc
-import io
 import json
 import logging
+import pickle
+import re
+import resource
 import sys
-from collections import Counter
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pikepdf
+from explainvad.errors import IntegrityError, RenderError
+from explainvad.report.assets import MEDIA, template_environment
+from explainvad.report.branding import template_faults
+from explainvad.report.context import lot_graphics, scale_graphics
+from explainvad.report.image_page import ImagePage, image_page
+from explainvad.report.pdf_engine import Engine
+from explainvad.report.pdf_parts import ROWS_PER_PAGE, Common, PartJob
+from explainvad.report.pdf_tags import FOREIGN, finish
 
-from explainvad.report.signature_fields import add_signature_fields
-
-_UA_IDENTITY = b"""<rdf:Description rdf:about="" xmlns:pdfuaid="http://www.aiim.org/pdfua/ns/id/">\
-<pdfuaid:part>1</pdfuaid:part></rdf:Description>
-<rdf:Description rdf:about="" xmlns:pdfaExtension="http://www.aiim.org/pdfa/ns/extension/" \
-xmlns:pdfaSchema="http://www.aiim.org/pdfa/ns/schema#" xmlns:pdfaProperty="http://www.aiim.org/pdfa/ns/property#">\
-<pdfaExtension:schemas><rdf:Bag><rdf:li rdf:parseType="Resource">\
-<pdfaSchema:schema>PDF/UA Universal Accessibility Schema</pdfaSchema:schema>\
-<pdfaSchema:namespaceURI>http://www.aiim.org/pdfua/ns/id/</pdfaSchema:namespaceURI>\
-<pdfaSchema:prefix>pdfuaid</pdfaSchema:prefix><pdfaSchema:property><rdf:Seq><rdf:li rdf:parseType="Resource">\
-<pdfaProperty:name>part</pdfaProperty:name><pdfaProperty:valueType>Integer</pdfaProperty:valueType>\
-<pdfaProperty:category>internal</pdfaProperty:category>\
-<pdfaProperty:description>PDF/UA part</pdfaProperty:description></rdf:li></rdf:Seq></pdfaSchema:property>\
-</rdf:li></rdf:Bag></pdfaExtension:schemas></rdf:Description></rdf:RDF>"""
+_POINTS = 0.75  # in a CSS pixel
+_SMALLEST = "{ max-height: 28mm !important }"
 
 
 class _Complaints(logging.Handler):
@@ -46,90 +43,160 @@ class _Complaints(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def main(folder: Path) -> int:
-    """Render the job in ``folder``; return the exit code."""
-    gc.disable()  # one short-lived document: collecting its many small boxes costs a fifth of the time
-    _list_pages_once()
-    import weasyprint
-    from weasyprint.urls import URLFetcher, URLFetcherResponse
+class PartRenderer:
+    """Renders parts of one report, one after the other."""
 
-    class AssetFetcher(URLFetcher):  # type: ignore[misc]
-        """Knows ``asset:NAME`` for the job's own files, and nothing else: no file, no network."""
+    def __init__(self, common: Common) -> None:
+        self._common = common
+        self._environment = template_environment(common.branding)
+        self._engine = Engine()
+        self._complaints = _Complaints()
+        logging.getLogger("weasyprint").addHandler(self._complaints)
 
-        def fetch(self, url: str, headers: object = None) -> Any:
-            name = url.removeprefix("asset:")
-            if not url.startswith("asset:") or name not in assets:
-                raise ValueError(f"{url} is no asset of this report")
-            return URLFetcherResponse(url, (folder / "assets" / name).read_bytes(), {"Content-Type": assets[name]})
+    def render(self, job: PartJob) -> dict[str, Any]:
+        """Write the part's file and say what is in it; see :class:`explainvad.report.pdf_merge.RenderedPart`.
 
-    job = json.loads((folder / "job.json").read_text("utf-8"))
-    assets: dict[str, str] = job["assets"]
-    complaints = _Complaints()
-    logger = logging.getLogger("weasyprint")
-    logger.addHandler(complaints)
+        Raises RenderError, and IntegrityError where a picture of the record was altered.
+        """
+        with template_faults():
+            html, assets = self._html(job)
+        html, foreign = _with_foreign_links(html, job)
+        names = {record.image_id for record in job.part.records} if job.part.kind == "images" else set()
+        return self.write(html, assets, names, job) | {"links": foreign}
 
-    fetcher = AssetFetcher(allowed_protocols={"asset"}, fail_on_errors=True)
-    issued = datetime.fromisoformat(job["issued"])
-    attachments = [
-        weasyprint.Attachment(
-            file_obj=io.BytesIO((folder / "attachments" / a["name"]).read_bytes()),
-            name=a["name"],
-            description=a["description"],
-            relationship=a["relationship"],
-            created=issued,
-            modified=issued,
-            url_fetcher=fetcher,
+    def _html(self, job: PartJob) -> tuple[str, dict[str, bytes]]:
+        """Return the part's page source, and the pictures that it shows."""
+        common, part = self._common, job.part
+        assets: dict[str, bytes] = dict([common.branding.logo]) if common.branding.logo else {}
+        pages: list[ImagePage] = []
+        if part.kind == "images":
+            assets |= scale_graphics(self._environment, common.report.model.calibration)
+            for number, record in enumerate(part.records, part.start + 1):
+                page, pictures = image_page(
+                    common.report.run_dir, record, number, common.n_shown, common.report.model.calibration
+                )
+                pages.append(page)
+                assets |= pictures
+        elif part.kind in ("front", "back"):
+            assets |= lot_graphics(self._environment, replace(common.report, records=part.records))
+        rows = common.context["flagged"][part.start : part.start + part.rows]
+        html = self._environment.get_template("print.html").render(
+            common.context,
+            part=part.kind,
+            numbering=job.numbering,
+            pages=pages,
+            lists=[rows[i : i + ROWS_PER_PAGE] for i in range(0, len(rows), ROWS_PER_PAGE)],
+            first_list=part.start == 0,
+            asset=lambda name: f"asset:{name}",
         )
-        for a in job["attachments"]
-    ]
-    html = weasyprint.HTML(string=(folder / "report.html").read_text("utf-8"), url_fetcher=fetcher)
-    options = {"pdf_variant": "pdf/a-3a", "attachments": attachments}
-    document = html.render(**options)
-    pages_of = Counter(name for page in document.pages for name in page.anchors)
-    overlong = [name for name in job["single_pages"] if pages_of[name] > 1]
-    if overlong:
-        # A font that is wider than expected, or a text that wraps more often: make room and lay out again.
-        smaller = ",".join(f"#{name} .pictures figure > img" for name in overlong)
-        sheet = weasyprint.CSS(string=f"{smaller} {{ max-height: 28mm !important }}", url_fetcher=fetcher)
-        document = html.render(stylesheets=[sheet], **options)
-    document.write_pdf(folder / "pages.pdf", finisher=_finish, **options)
-    with pikepdf.open(folder / "pages.pdf") as pdf:
-        add_signature_fields(pdf)
-        # Streams stay as they are: WeasyPrint's and _finish's way to store them is the archival one
-        pdf.save(folder / "report.pdf", compress_streams=False, deterministic_id=True)
-    for line in complaints.lines:
-        print(line, file=sys.stderr)
-    return 1 if complaints.lines else 0
+        return html, assets
+
+    def write(
+        self, html: str, assets: Mapping[str, bytes], single_pages: Collection[str], job: PartJob
+    ) -> dict[str, Any]:
+        """Lay out and write one page source. ``single_pages`` are ids of headings that should have a page each."""
+        import weasyprint
+        from weasyprint.urls import FatalURLFetchingError, URLFetcher, URLFetcherResponse
+
+        class AssetFetcher(URLFetcher):  # type: ignore[misc]
+            """Knows ``asset:NAME`` for the part's own pictures, and nothing else: no file, no network."""
+
+            def fetch(self, url: str, headers: object = None) -> Any:
+                name = url.removeprefix("asset:")
+                if not url.startswith("asset:") or name not in assets:
+                    raise ValueError(f"{url} is no asset of this report")
+                return URLFetcherResponse(url, assets[name], {"Content-Type": MEDIA[Path(name).suffix]})
+
+        self._complaints.lines.clear()
+        fetcher = AssetFetcher(allowed_protocols={"asset"}, fail_on_errors=True)
+        options = {"pdf_variant": "pdf/a-3a", "pdf_identifier": False, "uncompressed_pdf": True}
+        source = self._engine.source(html, fetcher)
+        try:
+            document = source.render(**options)
+        except FatalURLFetchingError as error:
+            raise RenderError(f"{job.part.words} could not be rendered: {error}: {error.__cause__}") from error
+        overlong = _overlong(document, single_pages)
+        if overlong:
+            # A font that is wider than expected, or a text that wraps more often: make room and lay out again.
+            smaller = ",".join(f"#{name} ~ .pictures figure > img" for name in overlong)
+            sheet = weasyprint.CSS(string=f"{smaller} {_SMALLEST}", url_fetcher=fetcher)
+            document = source.render(stylesheets=[sheet], **options)
+        if not job.measure:
+            document.write_pdf(job.target, finisher=lambda _document, pdf: finish(pdf, job.index), **options)
+        if self._complaints.lines:
+            raise RenderError(f"{job.part.words} could not be rendered: {' | '.join(self._complaints.lines[:4])}")
+        return _contents(document)
 
 
-def _list_pages_once() -> None:
-    """Keep pydyf's list of page references, made anew for each structure element: quadratic in the pages."""
-    import pydyf
+def _with_foreign_links(html: str, job: PartJob) -> tuple[str, list[str]]:
+    """Make links to other parts such that WeasyPrint leaves them alone, and give them the number of their page.
 
-    listed = pydyf.PDF.page_references.fget
-    known: dict[int, Any] = {}
+    Values of the report cannot look like a link: their quotes are escaped.
+    """
+    own = set(re.findall(r'\bid="([^"]+)"', html))
+    foreign: set[str] = set()
 
-    def page_references(pdf: Any) -> Any:
-        count = len(pdf.pages["Kids"])
-        if count not in known:
-            known[count] = listed(pdf)
-        return known[count]
+    def link(match: re.Match[str]) -> str:
+        name = match[1]
+        if name in own:
+            return match[0]
+        foreign.add(name)
+        page = job.numbering.pages.get(name, 1000 if job.measure else None)
+        return f'href="{FOREIGN}{name}"' + ("" if page is None else f' data-page="{page}"')
 
-    pydyf.PDF.page_references = property(page_references)
+    return re.sub(r'\bhref="#([^"]+)"', link, html), sorted(foreign)
 
 
-def _finish(_document: object, pdf: Any) -> None:
-    """Make the file PDF/A-3a and PDF/UA-1: both declared in plain metadata, each associated file listed once."""
-    for item in pdf.objects:
-        # Deflated data that ends in a carriage return looks one byte shorter than its Length: store it as it is.
-        if getattr(item, "compress", False) and item.data.endswith(b"\r\nendstream"):
-            item.compress = False
-        if getattr(item, "extra", {}).get("Type") == "/Metadata":
-            item.compress = False
-            item.stream = [part.replace(b"</rdf:RDF>", _UA_IDENTITY, 1) for part in item.stream]
-    associated = pdf.catalog.get("AF", [])
-    associated[:] = dict.fromkeys(associated)
+def _overlong(document: Any, single_pages: Collection[str]) -> list[str]:
+    """The names of ``single_pages`` that are followed by a page without one of them."""
+    latest, overlong = "", []
+    for page in document.pages:
+        here = [name for name in page.anchors if name in single_pages]
+        if not here and latest and latest not in overlong:
+            overlong.append(latest)
+        latest = here[-1] if here else latest
+    return overlong
+
+
+def _contents(document: Any) -> dict[str, Any]:
+    """Where the names and bookmarks of a document are, in PDF points."""
+    anchors: dict[str, tuple[int, float, float]] = {}
+    bookmarks: list[tuple[int, str, tuple[int, float, float]]] = []
+    for number, page in enumerate(document.pages):
+        for name, (x, y, *_) in page.anchors.items():
+            anchors.setdefault(name, (number, x * _POINTS, (page.height - y) * _POINTS))
+        for level, title, (x, y), _state in page.bookmarks:
+            bookmarks.append((level, title, (number, x * _POINTS, (page.height - y) * _POINTS)))
+    return {"pages": len(document.pages), "anchors": anchors, "bookmarks": bookmarks}
+
+
+def main(folder: Path, data_bytes: int) -> None:
+    """Answer the jobs that standard input names, until it ends."""
+    resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # what anything prints is no answer
+    gc.disable()  # collecting the many small boxes of a part in use costs a fifth of the time
+    common: Common = pickle.loads((folder / "common.pickle").read_bytes())  # noqa: S301 - written by our parent
+    renderer = PartRenderer(common)
+    for line in sys.stdin:
+        try:
+            job: PartJob = pickle.loads(Path(line.rstrip("\n")).read_bytes())  # noqa: S301
+            answer = renderer.render(job)
+        except IntegrityError as error:
+            answer = {"failure": "integrity", "message": str(error)}
+        except RenderError as error:
+            answer = {"failure": "render", "message": str(error)}
+        except MemoryError:
+            answer = {"failure": "memory"}
+        gc.collect()
+        answers.write(json.dumps(answer | {"resident_bytes": _resident_bytes()}) + "\n")
+        answers.flush()
+
+
+def _resident_bytes() -> int:
+    """Largest memory that this process held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -24,6 +24,7 @@ WORDS: Mapping[str, str] = {
     Decision.NOT_FLAGGED: "Not flagged",
     Decision.NOT_INSPECTED: "Not inspected",
 }
+SHORT: Mapping[str, str] = {**WORDS, Decision.DEFER: "Defer"}  # where there is room for two words at most
 CHECK_MARKS: Mapping[str, str] = {
     ClaimStatus.SUPPORTED: "✓",
     ClaimStatus.PARTLY: "~",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from explainvad.errors import NotFittedError
 from explainvad.types.records import ImageRecord
 from explainvad.types.statistics import AuditResult, DetectionPower, LotStatistics
 
+Pages = Literal["flagged", "all"]  # images with a page in the report
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 
@@ -135,20 +136,38 @@ class LotReport:
     audit: AuditResult | None = None  # what a person found in a random sample, once that is recorded
 
     def render(
-        self, out: str | Path | None = None, formats: Sequence[str] = ("pdf", "html", "csv", "json")
+        self,
+        out: str | Path | None = None,
+        formats: Sequence[str] = ("pdf", "html", "csv", "json"),
+        *,
+        pages: Pages | None = None,
+        templates: str | Path | None = None,
     ) -> list[Path]:
         """Write the report files and return their paths. ``out`` defaults to the run's own folder.
+
+        ``pages`` says which images get a page, by default those that the run was configured for; ``templates`` is a
+        folder with a theme and templates of one's own.
 
         Raises :class:`explainvad.errors.RenderError` when a format cannot be produced.
         """
         if self.renderer is None:
             raise NotFittedError("this report has no renderer: read it with Inspector.analyze or explainvad render")
-        return self.renderer.render(self, Path(out) if out is not None else self.run_dir, formats)
+        folder = Path(out) if out is not None else self.run_dir
+        own = None if templates is None else Path(templates)
+        return self.renderer.render(self, folder, formats, pages=pages, templates=own)
 
 
 class Renderer(Protocol):
     """Turns a finished report into files."""
 
-    def render(self, report: LotReport, out: Path, formats: Sequence[str]) -> list[Path]:
+    def render(
+        self,
+        report: LotReport,
+        out: Path,
+        formats: Sequence[str],
+        *,
+        pages: Pages | None = None,
+        templates: Path | None = None,
+    ) -> list[Path]:
         """Write ``formats`` (of pdf, html, csv, json, parquet, coco, maps) below ``out`` and return their paths."""
         ...

@@ -11,6 +11,7 @@ import numpy as np
 from fabricated_model import CLUSTER_THRESHOLD, LOT, MODEL, PROVENANCE
 from fabricated_pictures import HEIGHT, WIDTH, Marks, encoded, fused_map, photo, stored_map
 from fabricated_statistics import CALM, CHART
+from PIL import Image
 from skimage.measure import label, regionprops
 
 from explainvad.types import (
@@ -129,6 +130,14 @@ def model_sentences() -> tuple[Sentence, ...]:
     )
 
 
+def stored_mask(findings: Sequence[Finding]) -> Image.Image:
+    """The numbers of the regions as the run folder holds them."""
+    numbers = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for number, finding in enumerate(findings, 1):
+        numbers[finding.region.mask.to_array()] = number
+    return Image.fromarray(numbers)
+
+
 def verdict_of(
     decision: Decision, score: float, p: float, reasons: tuple[str, ...] = (), sharpness: float = 6.1
 ) -> Verdict:
@@ -163,7 +172,7 @@ class Builder:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.records: list[ImageRecord] = []
-        for name in ("evidence", "maps"):
+        for name in ("evidence", "maps", "masks"):
             (run_dir / name).mkdir(parents=True)
         self.reference = encoded(photo(999), "JPEG")
 
@@ -189,6 +198,7 @@ class Builder:
                 f"evidence/{image_id}.jpg": encoded(photo(number, marks), "JPEG"),
                 f"evidence/{image_id}-reference.jpg": self.reference,
                 f"maps/{image_id}.png": stored_map(fused),
+                f"masks/{image_id}.png": encoded(stored_mask(findings), "PNG"),
             }
             for name, data in artifacts.items():
                 (self.run_dir / name).write_bytes(data)

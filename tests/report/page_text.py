@@ -6,8 +6,20 @@ import html
 import re
 from pathlib import Path
 
+from explainvad.report.image_page import ImagePage, image_page, shown_records
 from explainvad.report.render import ReportRenderer
 from explainvad.types import LotReport
+
+
+def image_pages(report: LotReport) -> tuple[list[ImagePage], dict[str, bytes]]:
+    """The pages of all flagged images, and the pictures that they show."""
+    shown = shown_records(report, "flagged")
+    calibration, pictures, pages = report.model.calibration, {}, []
+    for number, record in enumerate(shown, 1):
+        page, own = image_page(report.run_dir, record, number, len(shown), calibration)
+        pages.append(page)
+        pictures |= own
+    return pages, pictures
 
 
 def sections(report: LotReport, folder: Path) -> dict[str, str]:

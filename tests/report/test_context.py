@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pikepdf
 import pytest
@@ -15,10 +17,18 @@ from page_text import sections, sections_of
 from pdf_text import page_text
 
 from explainvad.report.assets import template_environment
-from explainvad.report.context import Attachment, flattened, issued_at, report_context
-from explainvad.report.image_page import image_pages
+from explainvad.report.attachments import Attachment
+from explainvad.report.branding import Branding
+from explainvad.report.context import flattened, issued_at
+from explainvad.report.context import report_context as context_of
+from explainvad.report.image_page import shown_records
 from explainvad.report.render import ReportRenderer
-from explainvad.types import Decision, LotInfo, LotReport
+from explainvad.types import Decision, ImageRecord, LotInfo, LotReport
+
+
+def report_context(report: LotReport, pages: Sequence[ImageRecord] = ()) -> dict[str, Any]:
+    """The variables of a report with pages of these images, without a brand."""
+    return context_of(report, pages, [], Branding())
 
 
 def test_configuration_is_flattened_in_the_order_of_its_keys() -> None:
@@ -42,16 +52,16 @@ def test_issue_date_is_the_end_of_the_inspection(lot_report: LotReport) -> None:
 
 
 def test_absent_lot_facts_are_left_out(lot_report: LotReport) -> None:
-    full = dict(report_context(lot_report, [], [])["lot_facts"])
+    full = dict(report_context(lot_report)["lot_facts"])
     assert full["Drawing revision"] == "C" and full["Serial numbers"] == "BF-26-0401 to BF-26-0430"
     assert (full["Operator"], full["Reviewer"]) == ("M. Okafor, line inspector", "J. Lindqvist, quality engineer")
     bare = replace(lot_report, lot=LotInfo("x", part="", site="Plant 2", reviewer_role="quality engineer"))
-    assert report_context(bare, [], [])["lot_facts"] == [("Site", "Plant 2"), ("Reviewer", "quality engineer")]
+    assert report_context(bare)["lot_facts"] == [("Site", "Plant 2"), ("Reviewer", "quality engineer")]
 
 
 def test_scope_and_imaging_are_complete_whatever_is_known(lot_report: LotReport) -> None:
-    context = report_context(lot_report, [], [])
-    bare = report_context(replace(lot_report, lot=LotInfo("x")), [], [])
+    context = report_context(lot_report)
+    bare = report_context(replace(lot_report, lot=LotInfo("x")))
     assert dict(context["imaging"])["Scale"] == "0.125 mm per pixel"
     for part in ("scope", "imaging"):
         assert all(value for _, value in context[part])
@@ -59,26 +69,25 @@ def test_scope_and_imaging_are_complete_whatever_is_known(lot_report: LotReport)
 
 
 def test_the_report_names_its_revision_and_what_it_supersedes(lot_report: LotReport) -> None:
-    assert report_context(lot_report, [], [])["report_revision"] == "2; supersedes EV-1111-2222-3333"
+    assert report_context(lot_report)["report_revision"] == "2; supersedes EV-1111-2222-3333"
     bare = replace(lot_report, lot=LotInfo("x"))
-    assert report_context(bare, [], [])["report_revision"] == "1; the record names no earlier report"
+    assert report_context(bare)["report_revision"] == "1; the record names no earlier report"
 
 
 def test_every_fact_of_the_lot_is_on_the_cover(lot_report: LotReport) -> None:
-    context = report_context(lot_report, [], [])
-    cover = template_environment().get_template("partials/cover.html").render(context, medium="print")
+    template = template_environment().get_template("partials/cover.html")
+    cover = template.render(report_context(lot_report), medium="print")
     for field in fields(LotInfo):
         value = getattr(lot_report.lot, field.name)
         assert str(escape(value)) in cover, field.name
-    bare = report_context(replace(lot_report, lot=LotInfo("x")), [], [])
-    shown = template_environment().get_template("partials/cover.html").render(bare, medium="print")
+    shown = template.render(report_context(replace(lot_report, lot=LotInfo("x"))), medium="print")
     for name in ("Criteria", "Sampling plan", "Deviations", "Lighting", "Calibration"):
         assert f'<span class="fact">{name}:</span> not stated' in shown
     assert '<th scope="row">Issued by</th><td>not stated</td>' in shown
 
 
 def test_counts_on_the_page_reconcile(lot_report: LotReport) -> None:
-    context = report_context(lot_report, [], [])
+    context = report_context(lot_report)
     assert sum(n for _, n in context["reconciled"]) == lot_report.statistics.n_files
     assert [d for d, _ in context["reconciled"]] == ["NOT_FLAGGED", "REJECT", "DEFER", "NOT_INSPECTED"]
 
@@ -86,16 +95,16 @@ def test_counts_on_the_page_reconcile(lot_report: LotReport) -> None:
 def test_accept_is_counted_only_where_it_can_be_said(lot_report: LotReport) -> None:
     calibration = replace(lot_report.model.calibration, n_def=40, beta=0.1)
     labelled = replace(lot_report, model=replace(lot_report.model, calibration=calibration))
-    shown = dict(report_context(labelled, [], [])["reconciled"])
+    shown = dict(report_context(labelled)["reconciled"])
     assert shown[Decision.ACCEPT] == 0
     assert shown[Decision.NOT_FLAGGED] == 21  # a count is never hidden
     none_left = replace(labelled, records=(), statistics=statistics_of([]))
-    assert Decision.NOT_FLAGGED not in dict(report_context(none_left, [], [])["reconciled"])
+    assert Decision.NOT_FLAGGED not in dict(report_context(none_left)["reconciled"])
 
 
 def test_repeated_fallbacks_are_told_once(lot_report: LotReport) -> None:
     same = replace(lot_report.provenance, fallbacks=lot_report.model.fallbacks)
-    assert report_context(replace(lot_report, provenance=same), [], [])["fallbacks"] == lot_report.model.fallbacks
+    assert report_context(replace(lot_report, provenance=same))["fallbacks"] == lot_report.model.fallbacks
 
 
 def test_attachment_hash_is_of_its_bytes() -> None:
@@ -133,10 +142,10 @@ def test_without_labelled_defects_accept_is_never_mentioned(rendered: Path) -> N
 
 
 def test_cover_lists_the_parts_and_where_they_start(lot_report: LotReport, rendered: Path) -> None:
-    pages, _ = image_pages(lot_report)
-    anchors = [anchor for anchor, _ in report_context(lot_report, pages, [])["contents"]]
+    pages = shown_records(lot_report, "flagged")
+    anchors = [anchor for anchor, _ in report_context(lot_report, pages)["contents"]]
     assert anchors == ["lot-summary", "lot-statement", "method", "img-00005", "model-card", "appendix"]
-    assert "Flagged images" not in dict(map(reversed, report_context(lot_report, [], [])["contents"]))
+    assert "Flagged images" not in dict(map(reversed, report_context(lot_report)["contents"]))
     with pikepdf.open(rendered / "report.pdf") as pdf:
         cover = page_text(pdf.pages[0])
         n_pages = len(pdf.pages)
@@ -160,7 +169,7 @@ def test_method_names_every_way_that_probabilities_were_found(lot_report: LotRep
     assert method is not None
     other = replace(method, probability=replace(method.probability, method="another way"))
     records = (replace(lot_report.records[0], verdict=other), *lot_report.records[1:])
-    told = report_context(replace(lot_report, records=records), [], [])["bound_methods"]
+    told = report_context(replace(lot_report, records=records))["bound_methods"]
     assert told == ("another way", method.probability.method)
 
 

@@ -13,12 +13,12 @@ import pytest
 from fabricated_lot import LONG, SMALL_P, Builder, sentence, verdict_of
 from fabricated_pictures import HEIGHT, WIDTH, encoded
 from fabricated_variants import cell_lot, labelled_lot, synthetic_lot
-from page_text import image_sections, sections, sections_of
+from page_text import image_pages, image_sections, sections, sections_of
 from pdf_text import page_of_anchor, page_text
 from PIL import Image
 
 from explainvad.report.assets import template_environment
-from explainvad.report.image_page import _PICTURE_MM, REGIONS_SHOWN, image_pages
+from explainvad.report.image_page import _PICTURE_MM, REGIONS_SHOWN
 from explainvad.report.render import ReportRenderer
 from explainvad.types import Claim, ClaimStatus, Decision, Interval, LotReport
 

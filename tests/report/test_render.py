@@ -16,7 +16,7 @@ from pdf_text import page_of_anchor, page_text
 from PIL import ImageFile
 
 from explainvad.errors import IntegrityError, StorageError, UsageError
-from explainvad.report import render
+from explainvad.report import pdf_pool, render
 from explainvad.report.render import ReportRenderer
 from explainvad.types import Decision, LotReport
 
@@ -55,17 +55,23 @@ def test_long_lists_run_on_and_leave_no_page_nearly_empty(tmp_path: Path) -> Non
     assert method - last_row <= 1
 
 
-def test_attachments_equal_the_exports_and_the_ledger(lot_report: LotReport, rendered: Path) -> None:
+def test_attachments_equal_the_exports_the_ledger_and_the_masks(lot_report: LotReport, rendered: Path) -> None:
+    flagged = [r.image_id for r in lot_report.records if r.flagged]
     with pikepdf.open(rendered / "report.pdf") as pdf:
         attached = {name: spec.get_file().read_bytes() for name, spec in pdf.attachments.items()}
         kinds = {str(f.UF): str(f.AFRelationship) for f in pdf.Root.AF}
-        assert len(pdf.Root.AF) == 3
-    assert attached == {
+        names = [str(name) for name in pdf.Root.Names.EmbeddedFiles.Names[::2]]
+        dates = {str(f.EF.F.Params.ModDate) for f in pdf.Root.AF}
+        assert len(pdf.Root.AF) == len(names) == 3 + len(flagged)
+    masks = {f"masks/{name}.png": (lot_report.run_dir / f"masks/{name}.png").read_bytes() for name in flagged}
+    assert attached == masks | {
         "ledger.jsonl": (lot_report.run_dir / "ledger.jsonl").read_bytes(),
         "report.json": (rendered / "report.json").read_bytes(),
         "results.csv": (rendered / "results.csv").read_bytes(),
     }
-    assert kinds == {"ledger.jsonl": "/Source", "report.json": "/Data", "results.csv": "/Data"}
+    own = {"ledger.jsonl": "/Source", "report.json": "/Data", "results.csv": "/Data"}
+    assert kinds == own | dict.fromkeys(masks, "/Supplement")
+    assert names == sorted(names) and dates == {"D:20260314092741Z"}
 
 
 def test_pdf_text_carries_the_numbers_of_the_decision_rule(rendered: Path) -> None:
@@ -141,7 +147,7 @@ def test_rendering_leaves_pillow_strict(rendered: Path) -> None:
 
 def test_importing_the_renderer_is_light() -> None:
     code = "import sys, explainvad.report.render; print({'weasyprint', 'matplotlib', 'torch'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=render._PACKAGE_PARENT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=pdf_pool._PACKAGE_PARENT)
     assert done.stdout.strip() == "set()", done.stderr
 
 
