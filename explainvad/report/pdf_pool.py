@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 from explainvad.errors import ExplainVADError, IntegrityError, RenderError, UsageError
@@ -59,16 +60,19 @@ class WorkerPool:
         self._executor = ThreadPoolExecutor(count)
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._workers: list[_Worker] = []
-        self._stopped = False
+        self._stopped, self._starting = False, Lock()
 
     def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped = True
+        with self._starting:
+            self._stopped = True
         for worker in self._workers:
             worker.kill()
-        self._executor.shutdown(cancel_futures=True)
+        self._executor.shutdown(cancel_futures=True)  # threads that wait for a worker see that it is gone
+        for worker in self._workers:
+            worker.close()
 
     def run(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         """Return the answers in the order of the jobs.
@@ -86,10 +90,10 @@ class WorkerPool:
                 answer = worker.ask(job)
             except WorkerLostError as lost:
                 reasons.append(str(lost))
-                worker.kill()
+                worker.close()
                 continue
             if answer["resident_bytes"] > self._limits.recycle_bytes:
-                worker.kill()
+                worker.close()
             else:
                 self._idle.put(worker)
             if "failure" in answer:
@@ -101,9 +105,12 @@ class WorkerPool:
         )
 
     def _start(self) -> _Worker:
-        worker = _Worker(self._folder, self._issued, self._limits, len(self._workers))
-        self._workers.append(worker)
-        return worker
+        with self._starting:
+            if self._stopped:
+                raise RenderError("the PDF was given up")
+            worker = _Worker(self._folder, self._issued, self._limits, len(self._workers))
+            self._workers.append(worker)
+            return worker
 
 
 class _Worker:
@@ -154,7 +161,11 @@ class _Worker:
         return answer
 
     def kill(self) -> None:
-        """End the process and take it off the system's list."""
+        """End the process; who waits for its answer goes on."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End the process and let go of its pipes, which nobody may be waiting for any more."""
         self._process.kill()
         self._process.communicate()
 
