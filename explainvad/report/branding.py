@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from jinja2 import BaseLoader, Environment, FunctionLoader, TemplateError, TemplateSyntaxError
 from PIL import Image
@@ -67,6 +67,8 @@ class Branding:
 
     ``sha256`` stands for the whole folder; it is empty where there is none.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     theme: Theme = field(default_factory=Theme)
     logo: tuple[str, bytes] | None = None  # name of the asset, and its bytes

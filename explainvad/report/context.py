@@ -86,7 +86,7 @@ def report_context(
     lead, headline, sentence = wording.disposition(report)
     statistics, calibration = report.statistics, report.model.calibration
     missed = [r for r in report.records if r.decision is Decision.NOT_INSPECTED]
-    flagged = _flagged(report)
+    flagged = flagged_images(report)
     return {
         "lot": report.lot,
         "statistics": statistics,
@@ -130,15 +130,16 @@ def images_heading(report: LotReport, shown: Sequence[ImageRecord]) -> str:
     return "Flagged images" if all(record.flagged for record in shown) else "Inspected images"
 
 
-def _flagged(report: LotReport) -> list[FlaggedImage]:
+def flagged_images(report: LotReport) -> tuple[FlaggedImage, ...]:
+    """The rows of the list of flagged images, in lot order."""
     on_list = frozenset(report.statistics.fdr_rejected)
-    return [
+    return tuple(
         FlaggedImage(
             r.image_id, r.file, r.decision, r.verdict.score, r.verdict.p_value, len(r.findings), r.image_id in on_list
         )
         for r in report.records
         if r.flagged and r.verdict is not None
-    ]
+    )
 
 
 def _reconciled(report: LotReport) -> list[tuple[Decision, int]]:

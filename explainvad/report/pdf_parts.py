@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
+
+from explainvad.report.attachments import Printed
 from explainvad.report.branding import Branding
-from explainvad.report.context import LIST_ANCHOR, LISTED_IN_SUMMARY
+from explainvad.report.context import LIST_ANCHOR, LISTED_IN_SUMMARY, FlaggedImage
+from explainvad.report.exports import canonical_json, plain
 from explainvad.types import ImageRecord, LotReport
 
+COMMON, REPORT = "common.json", "report.json"  # in the folder that workers share
 IMAGES_PER_PART = 40  # a part costs a second to set up, and memory by the page
 ROWS_PER_PAGE, _LIST_PAGES_PER_PART = 44, 8
 
@@ -36,7 +40,7 @@ class Numbering:
 class Part:
     """Some consecutive pages of a ``kind`` that ``print.html`` knows.
 
-    Images come with their records, the front with those that its plots need. ``start`` is the place of the first image,
+    Images come with their records. ``start`` is the place of the first image,
     or of the first row of a list, among all of its kind; ``expected`` the number of pages, where it is known.
     """
 
@@ -62,13 +66,13 @@ class PartJob:
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What all parts share; each worker reads it once. ``report`` has no records, ``context`` no findings."""
+    """What all parts share, beside the report without its findings; each worker reads both once."""
 
-    report: LotReport
-    context: Mapping[str, Any]
+    run_dir: Path
+    shown: tuple[str, ...]  # ids of the images that get a page
+    flagged: tuple[FlaggedImage, ...]
+    attachments: tuple[Printed, ...]
     branding: Branding
-    n_shown: int
-    issued: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +106,20 @@ class RenderedPart:
         )
 
 
+def written(value: Common | PartJob) -> bytes:
+    """A value for a worker as JSON: what is read back can only be a value."""
+    return TypeAdapter(type(value)).dump_json(value)
+
+
+def without_findings(report: LotReport) -> bytes:
+    """A report as JSON, with what the pages of the lot print of its records."""
+    slim = (replace(record, findings=(), artifacts={}, scores={}) for record in report.records)
+    return canonical_json("report.json", plain(replace(report, records=tuple(slim))))
+
+
 def divided(report: LotReport, shown: Sequence[ImageRecord], images_per_part: int) -> list[Part]:
     """Divide the report. It is the same division whatever renders it: its bytes depend on that."""
-    seen = tuple(replace(record, findings=(), artifacts={}, scores={}) for record in report.records)
-    parts = [Part("front", "the pages before the images", seen)]
+    parts = [Part("front", "the pages before the images")]
     flagged = [record.image_id for record in report.records if record.flagged]
     if len(flagged) > LISTED_IN_SUMMARY:
         for start, names in _batches(flagged, ROWS_PER_PAGE * _LIST_PAGES_PER_PART):

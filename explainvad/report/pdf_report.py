@@ -7,20 +7,20 @@ pages than was expected, the parts that print a number which this changes are re
 from __future__ import annotations
 
 import os
-import pickle
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from explainvad.errors import RenderError, StorageError
 from explainvad.report.attachments import Attachment, printed
 from explainvad.report.branding import Branding
-from explainvad.report.context import issued_at, report_context
+from explainvad.report.context import flagged_images, issued_at
 from explainvad.report.pdf_merge import attach, merged, save
 from explainvad.report.pdf_parts import (
+    COMMON,
     IMAGES_PER_PART,
+    REPORT,
     Common,
     Numbering,
     Part,
@@ -28,6 +28,8 @@ from explainvad.report.pdf_parts import (
     RenderedPart,
     divided,
     numbered,
+    without_findings,
+    written,
 )
 from explainvad.report.pdf_pool import Job, Limits, WorkerPool
 from explainvad.types import ImageRecord, LotReport
@@ -57,13 +59,14 @@ class PdfRenderer:
         room for the parts.
         """
         issued = issued_at(report)
-        context = report_context(report, shown, printed(files), branding)
-        common = Common(replace(report, records=(), renderer=None), context, branding, len(shown), issued)
+        ids = tuple(record.image_id for record in shown)
+        common = Common(report.run_dir.resolve(), ids, flagged_images(report), tuple(printed(files)), branding)
         parts = divided(report, shown, self._images_per_part)
         with tempfile.TemporaryDirectory(prefix="explainvad-") as scratch:
             folder = Path(scratch)
             try:
-                (folder / "common.pickle").write_bytes(pickle.dumps(common))
+                (folder / COMMON).write_bytes(written(common))
+                (folder / REPORT).write_bytes(without_findings(report))
                 with WorkerPool(folder, min(self._workers, len(parts)), issued.timestamp(), self._limits) as pool:
                     rendered = self._rendered(parts, folder, pool)
                 return _one_file(rendered, files, issued, folder / "report.pdf")
@@ -92,8 +95,8 @@ class PdfRenderer:
         raise RenderError("the PDF could not be rendered: its page numbers change from one rendering to the next")
 
     def _job(self, job: PartJob, folder: Path) -> Job:
-        file = folder / f"job-{job.index}.pickle"
-        file.write_bytes(pickle.dumps(job))
+        file = folder / f"job-{job.index}.json"
+        file.write_bytes(written(job))
         return Job(file, job.part.words, 60 + self._seconds_per_page * (10 + (job.part.expected or 0)))
 
 

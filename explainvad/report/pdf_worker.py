@@ -10,23 +10,25 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import pickle
 import re
 import resource
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from explainvad.errors import IntegrityError, RenderError
 from explainvad.report.assets import MEDIA, template_environment
 from explainvad.report.branding import template_faults
-from explainvad.report.context import lot_graphics, scale_graphics
+from explainvad.report.context import lot_graphics, report_context, scale_graphics
 from explainvad.report.image_page import ImagePage, image_page
 from explainvad.report.pdf_engine import Engine
-from explainvad.report.pdf_parts import ROWS_PER_PAGE, Common, PartJob
+from explainvad.report.pdf_parts import COMMON, REPORT, ROWS_PER_PAGE, Common, PartJob
 from explainvad.report.pdf_tags import FOREIGN, finish
+from explainvad.report.schema import report_of
+from explainvad.types import LotReport
 
 _POINTS = 0.75  # in a CSS pixel
 _SMALLEST = "{ max-height: 28mm !important }"
@@ -46,8 +48,11 @@ class _Complaints(logging.Handler):
 class PartRenderer:
     """Renders parts of one report, one after the other."""
 
-    def __init__(self, common: Common) -> None:
-        self._common = common
+    def __init__(self, common: Common, report: LotReport) -> None:
+        self._common, self._report = common, report
+        shown = [record for record in report.records if record.image_id in set(common.shown)]
+        self._context = report_context(report, shown, common.attachments, common.branding)
+        self._context["flagged"] = common.flagged  # counted before the findings were left out
         self._environment = template_environment(common.branding)
         self._engine = Engine()
         self._complaints = _Complaints()
@@ -66,22 +71,21 @@ class PartRenderer:
 
     def _html(self, job: PartJob) -> tuple[str, dict[str, bytes]]:
         """Return the part's page source, and the pictures that it shows."""
-        common, part = self._common, job.part
+        common, report, part = self._common, self._report, job.part
         assets: dict[str, bytes] = dict([common.branding.logo]) if common.branding.logo else {}
         pages: list[ImagePage] = []
         if part.kind == "images":
-            assets |= scale_graphics(self._environment, common.report.model.calibration)
+            calibration = report.model.calibration
+            assets |= scale_graphics(self._environment, calibration)
             for number, record in enumerate(part.records, part.start + 1):
-                page, pictures = image_page(
-                    common.report.run_dir, record, number, common.n_shown, common.report.model.calibration
-                )
+                page, pictures = image_page(report.run_dir, record, number, len(common.shown), calibration)
                 pages.append(page)
                 assets |= pictures
         elif part.kind in ("front", "back"):
-            assets |= lot_graphics(self._environment, replace(common.report, records=part.records))
-        rows = common.context["flagged"][part.start : part.start + part.rows]
+            assets |= lot_graphics(self._environment, report)
+        rows = common.flagged[part.start : part.start + part.rows]
         html = self._environment.get_template("print.html").render(
-            common.context,
+            self._context,
             part=part.kind,
             numbering=job.numbering,
             pages=pages,
@@ -176,12 +180,12 @@ def main(folder: Path, data_bytes: int) -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr  # what anything prints is no answer
     gc.disable()  # collecting the many small boxes of a part in use costs a fifth of the time
-    common: Common = pickle.loads((folder / "common.pickle").read_bytes())  # noqa: S301 - written by our parent
-    renderer = PartRenderer(common)
+    common = TypeAdapter(Common).validate_json((folder / COMMON).read_bytes())
+    renderer = PartRenderer(common, report_of((folder / REPORT).read_bytes(), common.run_dir))
+    job_type = TypeAdapter(PartJob)
     for line in sys.stdin:
         try:
-            job: PartJob = pickle.loads(Path(line.rstrip("\n")).read_bytes())  # noqa: S301
-            answer = renderer.render(job)
+            answer = renderer.render(job_type.validate_json(Path(line.rstrip("\n")).read_bytes()))
         except IntegrityError as error:
             answer = {"failure": "integrity", "message": str(error)}
         except RenderError as error:

@@ -15,7 +15,7 @@ from fabricated_lot import HOSTILE, quiet_lot
 
 from explainvad.errors import RenderError
 from explainvad.report.exports import SCHEMA_FILE, plain, report_json, results_csv
-from explainvad.report.schema import report_schema
+from explainvad.report.schema import report_of, report_schema
 from explainvad.types import Decision, LotReport
 
 
@@ -104,3 +104,15 @@ def test_json_names_the_place_that_breaks_the_schema(lot_report: LotReport) -> N
 def test_plain_refuses_objects_without_a_json_form() -> None:
     with pytest.raises(RenderError, match="set"):
         plain({"a": {1, 2}})
+
+
+def test_json_is_read_back_whole(lot_report: LotReport) -> None:
+    read = report_of(report_json(lot_report), lot_report.run_dir)
+    assert report_json(read) == report_json(lot_report)
+    assert (read.run_dir, type(read.records[0]), type(read.provenance)) == (
+        lot_report.run_dir,
+        type(lot_report.records[0]),
+        type(lot_report.provenance),
+    )
+    with pytest.raises(ValueError, match="statistics"):
+        report_of(b'{"lot": {}}', lot_report.run_dir)

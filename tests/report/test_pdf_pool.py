@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 import time
@@ -17,9 +16,9 @@ from fabricated_lot import SMALL_P, Builder, many_flagged, verdict_of
 from explainvad.errors import IntegrityError, RenderError
 from explainvad.report import pdf_pool
 from explainvad.report.branding import Branding
-from explainvad.report.context import issued_at, report_context
+from explainvad.report.context import flagged_images
 from explainvad.report.image_page import shown_records
-from explainvad.report.pdf_parts import Common, Numbering, Part, PartJob
+from explainvad.report.pdf_parts import COMMON, REPORT, Common, Numbering, Part, PartJob, without_findings, written
 from explainvad.report.pdf_pool import Job, Limits, WorkerPool
 from explainvad.report.pdf_report import PdfRenderer
 from explainvad.report.render import ReportRenderer
@@ -36,14 +35,12 @@ def small_lot(tmp_path_factory: pytest.TempPathFactory) -> LotReport:
 def job(small_lot: LotReport, tmp_path: Path) -> Job:
     """The pages of both, ready to be rendered in a folder."""
     shown = shown_records(small_lot, "flagged")
-    context = report_context(small_lot, shown, [], Branding())
-    common = Common(replace(small_lot, records=()), context, Branding(), 2, issued_at(small_lot))
+    common = Common(small_lot.run_dir, ("img-00001", "img-00002"), flagged_images(small_lot), (), Branding())
     part = Part("images", "the pages of img-00001 to img-00002", shown, 0, expected=2)
-    (tmp_path / "common.pickle").write_bytes(pickle.dumps(common))
-    (tmp_path / "job.pickle").write_bytes(
-        pickle.dumps(PartJob(part, 1, Numbering(4, 9, {}), False, tmp_path / "part.pdf"))
-    )
-    return Job(tmp_path / "job.pickle", part.words, 60)
+    (tmp_path / COMMON).write_bytes(written(common))
+    (tmp_path / REPORT).write_bytes(without_findings(small_lot))
+    (tmp_path / "job.json").write_bytes(written(PartJob(part, 1, Numbering(4, 9, {}), False, tmp_path / "part.pdf")))
+    return Job(tmp_path / "job.json", part.words, 60)
 
 
 @pytest.fixture

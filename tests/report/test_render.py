@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pikepdf
 import pytest
-from fabricated_lot import HOSTILE, Builder, quiet_lot, verdict_of
+from fabricated_lot import HOSTILE, Builder, many_flagged, quiet_lot, verdict_of
 from pdf_text import page_of_anchor, page_text
 from PIL import ImageFile
 
@@ -233,3 +233,12 @@ def test_renders_from_any_working_directory(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path / "cwd")
     assert ReportRenderer().render(report, tmp_path / "out", ["pdf"]) == [tmp_path / "out" / "report.pdf"]
     shutil.rmtree(tmp_path / "run")
+
+
+def test_a_relative_run_folder_is_found_by_the_worker_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = many_flagged(tmp_path / "run", 1)
+    monkeypatch.chdir(tmp_path)
+    relative = replace(report, run_dir=Path("run"))
+    assert ReportRenderer().render(relative, Path("out"), ["pdf"]) == [Path("out/report.pdf")]
