@@ -191,7 +191,7 @@ def _reference(data: bytes) -> Image.Image:
 
 def _finding_words(record: ImageRecord) -> str:
     if not record.findings:
-        return "no region reached significance"
+        return "no region reached significance" if record.flagged else "no region was cut out"
     places = ", ".join(
         f"{f.region.region_id} {f.facts.place}, p = {p_value(f.region.p_value)}"
         for f in record.findings[:REGIONS_SHOWN]
