@@ -7,7 +7,7 @@ APT_PACKAGES := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejav
 TEST_PACKAGES := chromium chromium-driver qpdf softhsm2
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test check bench bench-peers bench-tiles bench-calibration lock samples clean
+.PHONY: demo test check bench bench-report bench-peers bench-tiles bench-calibration lock samples clean
 
 demo: $(VENV)/ready
 	$(BIN)/explainvad demo --out demo
@@ -28,6 +28,10 @@ bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/onnx_backbone.py
 	$(BIN)/python tests/benchmarks/lot_statement.py
 	$(BIN)/python tests/benchmarks/tail_extension.py
+
+# PDF reports of up to 5,000 pages, against one document that is not divided
+bench-report: $(VENV)/ready
+	$(BIN)/python tests/benchmarks/report_scale.py
 
 # Against anomalib, in an environment of its own; then the README's comparison section is written
 PEER_BENCHMARKS := coreset patchcore winclip padim_efficientad reconstruction_parity patch_index profiles

@@ -15,7 +15,7 @@ from command_line import ledger
 from tiny_parts import CONFIG, GOOD, HEIGHT, N_REFERENCES, RUST, RUSTY, WIDTH, write_lot, write_part, write_references
 
 from explainvad import Decision, Inspector, LotReport, verify_run
-from explainvad.errors import ConfigError, LotError, NotFittedError, TooFewImagesError, UsageError
+from explainvad.errors import ConfigError, LotError, NotFittedError, RunConflictError, TooFewImagesError, UsageError
 from explainvad.fitting import Fitted
 from explainvad.lot import read_image, scan
 from explainvad.types import ClaimStatus
@@ -144,6 +144,18 @@ def test_levels_may_be_given_to_analyze(inspector: Inspector, tmp_path: Path) ->
     with pytest.raises(TooFewImagesError, match="needs at least 999 calibration images, got 29"):
         inspector.analyze(lot, tmp_path / "never", alpha=0.001)
     assert not (tmp_path / "never").exists()
+
+
+def test_pictures_of_all_images_are_kept_where_all_get_a_page(inspector: Inspector, tmp_path: Path) -> None:
+    write_lot(tmp_path / "lot", [GOOD, RUSTY])
+    with pytest.raises(UsageError, match="analyze --pages all"):
+        inspector.analyze(tmp_path / "lot", tmp_path / "few").render(tmp_path, ["csv"], pages="all")
+    report = inspector.analyze(tmp_path / "lot", tmp_path / "all", pages="all")
+    assert report.provenance.config["pages"] == "all" and not report.records[0].flagged
+    assert all(f"evidence/{r.image_id}.jpg" in r.artifacts and f"maps/{r.image_id}.png" in r.artifacts
+               for r in report.records)  # fmt: skip
+    with pytest.raises(RunConflictError, match="pages"):
+        inspector.analyze(tmp_path / "lot", tmp_path / "all")
 
 
 def test_the_run_goes_to_reports_when_no_folder_is_named(

@@ -64,8 +64,11 @@ def map_levels(data: bytes) -> NDArray[np.float32]:
 
 
 def fitted(picture: Image.Image, long_side: int = PICTURE_PX) -> Image.Image:
-    """Scale to a fixed long side, so that outlines and names have one thickness on every page."""
-    factor = long_side / max(picture.size)
+    """Scale to a long side of ``long_side`` px at most; to half of it at least, so that names can be read."""
+    longest = max(picture.size)
+    factor = min(max(longest, long_side / 2), long_side) / longest
+    if factor == 1:
+        return picture
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     if factor < 1:
         return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2)
@@ -76,10 +79,11 @@ def outlined(shown: Image.Image, regions: Sequence[Region]) -> bytes:
     """Draw every region's outline and name on the fitted picture. Returns a JPEG."""
     picture = shown.copy()
     drawing = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(size=PICTURE_PX // 36)
+    scale = max(shown.size) / PICTURE_PX  # so that lines and names are as large on every page
+    font = ImageFont.load_default(size=round(scale * PICTURE_PX / 36))
     for region in regions:
         mask = Image.fromarray(region.mask.to_array()).resize(picture.size, Image.Resampling.NEAREST)
-        _stroke(picture, mask, inner=2, outer=5)
+        _stroke(picture, mask, inner=max(1, round(2 * scale)), outer=max(2, round(5 * scale)))
     # Name the regions after all outlines, so that no outline crosses a name.
     for region in regions:
         _label(drawing, region, picture.size, font)

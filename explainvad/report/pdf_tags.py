@@ -85,8 +85,7 @@ def _compress(pdf: Any) -> None:
 def _bytes(piece: Any) -> bytes:
     import pydyf
 
-    data: bytes = pydyf._to_bytes(piece)
-    return data
+    return piece if type(piece) is bytes else pydyf._to_bytes(piece)
 
 
 def _elements(pdf: Any) -> Iterator[Any]:

@@ -72,7 +72,7 @@ def count(value: int, noun: str, plural: str | None = None) -> str:
 def findings(record: ImageRecord, shown: int) -> str:
     """How many regions an image has, and of the heaviest ``shown`` where they lie: for alternative texts."""
     if not record.findings:
-        return "no region reached significance"
+        return "no region reached significance" if record.flagged else "no region was cut out"
     places = ", ".join(
         f"{f.region.region_id} {f.facts.place}, p = {p_value(f.region.p_value)}" for f in record.findings[:shown]
     )

@@ -185,13 +185,14 @@ class Builder:
         mm: float | None = None,
         sentences: Sequence[Sentence] = (),
         notes: tuple[str, ...] = (),
+        keep: bool = False,
     ) -> None:
-        """Add an inspected image; a flagged one gets its evidence and map."""
+        """Add an inspected image; a flagged one, or one to ``keep``, gets its evidence and map."""
         number = len(self.records) + 1
         image_id = f"img-{number:05d}"
         findings: tuple[Finding, ...] = ()
         artifacts: dict[str, bytes] = {}
-        if verdict.decision in (Decision.REJECT, Decision.DEFER):
+        if keep or verdict.decision in (Decision.REJECT, Decision.DEFER):
             fused = fused_map(marks, strength)
             findings = findings_of(fused, mm, sentences)
             artifacts = {

@@ -63,17 +63,19 @@ def test_pixel_threshold_is_told(value: float, above: bool) -> None:
     assert heat_overlay(GREY, _flat(value), SCALE)[1] is above
 
 
-def test_outline_surrounds_the_region_and_spares_its_inside() -> None:
+@pytest.mark.parametrize("long_side", [PICTURE_PX, PICTURE_PX // 2])
+def test_outline_surrounds_the_region_and_spares_its_inside(long_side: int) -> None:
     fused = fused_map([(320, 240, 40, 40)], 9.0)
     (finding,) = findings_of(fused, None)
-    picture = _pixels(outlined(GREY, [finding.region]))
-    assert picture.shape == (round(PICTURE_PX * HEIGHT / WIDTH), PICTURE_PX, 3)
+    size = (long_side, round(long_side * HEIGHT / WIDTH))
+    picture = _pixels(outlined(GREY.resize(size), [finding.region]))
+    assert picture.shape == (size[1], size[0], 3)
     inside = finding.region.mask.to_array()
-    assert np.abs(picture[picture.shape[0] // 2, PICTURE_PX // 2] - 120).max() <= 3
-    row = picture[picture.shape[0] // 2, : PICTURE_PX // 2, 0]
-    x0 = np.flatnonzero(inside[240])[0] * PICTURE_PX / WIDTH
-    assert row[int(x0) - 12 : int(x0) + 4].max() > 220  # the white line
-    assert row[int(x0) - 12 : int(x0) + 4].min() < 60  # its dark edge
+    assert np.abs(picture[size[1] // 2, size[0] // 2] - 120).max() <= 3
+    row = picture[size[1] // 2, : size[0] // 2, 0]
+    x0 = np.flatnonzero(inside[240])[0] * size[0] / WIDTH
+    assert row[int(x0) - 12 : int(x0) + 4].max() > 200  # the white line
+    assert row[int(x0) - 12 : int(x0) + 4].min() < 80  # its dark edge
 
 
 def test_crops_show_the_same_place_of_a_reference_of_another_size() -> None:
@@ -95,11 +97,14 @@ def test_crop_stays_inside_the_picture(xyxy: tuple[int, int, int, int]) -> None:
     assert np.abs(_pixels(crop) - 120).max() <= 2
 
 
-def test_tiny_picture_is_scaled_up_and_a_large_one_down() -> None:
-    for size in ((1, 1), (3000, 3000)):
-        photo = photograph(encoded(Image.new("L", size, 9), "PNG"))
-        assert photo.mode == "RGB"
-        assert fitted(photo).size == (PICTURE_PX, PICTURE_PX)
+@pytest.mark.parametrize(
+    ("side", "shown"),
+    [(1, PICTURE_PX // 2), (PICTURE_PX - 100, PICTURE_PX - 100), (PICTURE_PX, PICTURE_PX), (3000, PICTURE_PX)],
+)
+def test_tiny_picture_is_scaled_up_and_a_large_one_down(side: int, shown: int) -> None:
+    photo = photograph(encoded(Image.new("L", (side, side), 9), "PNG"))
+    assert photo.mode == "RGB"
+    assert fitted(photo).size == (shown, shown)
 
 
 def test_drawing_leaves_the_fitted_picture_alone() -> None:

@@ -98,7 +98,7 @@ def test_pictures_shrink_before_the_page_overflows(lot_report: LotReport, tmp_pa
 
 
 def test_every_height_that_is_chosen_has_a_rule(lot_report: LotReport) -> None:
-    sheet = template_environment().get_template("style/print.css").render()
+    sheet = template_environment().get_template("style/print_image.css").render()
     assert all(f".h{height} figure > img {{ max-height: {height}mm; }}" in sheet for height in _PICTURE_MM)
 
 
