@@ -24,7 +24,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from explainvad.config import validated
-from explainvad.errors import RenderError, UsageError
+from explainvad.errors import ExplainVADError, RenderError, UsageError
 
 THEME, ACCENT = "theme.toml", "#14506b"
 _LOGOS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
@@ -183,6 +183,8 @@ def template_faults() -> Iterator[None]:
         yield
     except TemplateSyntaxError as error:
         raise RenderError(f"template {error.filename or error.name}, line {error.lineno}: {error.message}") from error
+    except ExplainVADError:  # what a template shows may be at fault, not the template: an altered picture, say
+        raise
     except Exception as error:
         place = _template_line(error.__traceback__)
         if place is None and not isinstance(error, TemplateError):

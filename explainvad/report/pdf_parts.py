@@ -71,6 +71,7 @@ class Common:
     run_dir: Path
     shown: tuple[str, ...]  # ids of the images that get a page
     flagged: tuple[FlaggedImage, ...]
+    listed: bool  # whether they have a list on pages of its own
     attachments: tuple[Printed, ...]
     branding: Branding
 

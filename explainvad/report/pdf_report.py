@@ -60,8 +60,9 @@ class PdfRenderer:
         """
         issued = issued_at(report)
         ids = tuple(record.image_id for record in shown)
-        common = Common(report.run_dir.resolve(), ids, flagged_images(report), tuple(printed(files)), branding)
         parts = divided(report, shown, self._images_per_part)
+        flagged, listed = flagged_images(report), any(part.kind == "list" for part in parts)
+        common = Common(report.run_dir.resolve(), ids, flagged, listed, tuple(printed(files)), branding)
         with tempfile.TemporaryDirectory(prefix="explainvad-") as scratch:
             folder = Path(scratch)
             try:

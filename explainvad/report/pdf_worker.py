@@ -52,7 +52,8 @@ class PartRenderer:
         self._common, self._report = common, report
         shown = [record for record in report.records if record.image_id in set(common.shown)]
         self._context = report_context(report, shown, common.attachments, common.branding)
-        self._context["flagged"] = common.flagged  # counted before the findings were left out
+        # These were decided before the findings were left out, and with the division into parts
+        self._context |= {"flagged": common.flagged, "listed": common.listed}
         self._environment = template_environment(common.branding)
         self._engine = Engine()
         self._complaints = _Complaints()

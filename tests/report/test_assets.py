@@ -51,7 +51,7 @@ def test_templates_come_from_the_package_first(tmp_path: Path, monkeypatch: pyte
     inside = tmp_path / "explainvad" / "templates"
     for folder in (beside, inside):
         folder.mkdir(parents=True)
-        (folder / "report.html").write_text("")
+        (folder / "print.html").write_text("")
         assert assets.templates_folder() == folder
 
 

@@ -63,7 +63,7 @@ def test_theme_is_on_the_pages_and_the_file_stays_accessible(quiet: LotReport, t
         texts = [page_text(sheet) for sheet in pdf.pages]
         assert "Logo of Nordlicht Inspection" in {str(e.Alt) for e in elements(pdf) if e.S == "/Figure"}
     assert all("QF-12rev.3" in text for text in texts)
-    assert "NordlichtInspection,with" in texts[0]
+    assert "IssuedbyNordlichtInspection" in texts[0]
     assert branding.sha256 in texts[-1] and "templatesorathemeofitsissuer" in texts[-1]
     html = (out / "report.html").read_text("utf-8")
     assert "#7a1f5c" in html and ACCENT not in html.split("</style>")[0]
