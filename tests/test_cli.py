@@ -86,7 +86,7 @@ class TestAnalyze:
         [
             (
                 ("--formats", "pdf,docx"),
-                "--formats expects some of pdf,html,csv,json, separated by commas, got 'pdf,docx'",
+                "--formats expects some of pdf,html,csv,json,parquet,coco,maps, separated by commas, got 'pdf,docx'",
             ),
             (("--formats", ","), "--formats expects some of"),
             (("--alpha", "0.01"), "alpha = 0.01 for a verdict needs at least 99 calibration images, got 29"),

@@ -49,6 +49,7 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
         prior=0.001,
         confidence=0.9,
         group_by=r"cam(\d)",
+        pages="all",
         scheme="leave-one-out",
         synthetic_defects=12,
         seed=2**32 - 1,

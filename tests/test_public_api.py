@@ -43,7 +43,8 @@ SIGNATURES = {
     Inspector.inspect: "(self, image: 'InspectionImage', config: 'InspectionConfig | None' = None, "
     "cell: 'str' = '') -> 'tuple[ImageRecord, dict[str, bytes]]'",
     LotReport.render: "(self, out: 'str | Path | None' = None, "
-    "formats: 'Sequence[str]' = ('pdf', 'html', 'csv', 'json')) -> 'list[Path]'",
+    "formats: 'Sequence[str]' = ('pdf', 'html', 'csv', 'json'), *, pages: 'Pages | None' = None, "
+    "templates: 'str | Path | None' = None) -> 'list[Path]'",
     load_config: "(path: 'Path') -> 'InspectionConfig'",
     verify_run: "(run_dir: 'str | Path', *, expected_head: 'str | None' = None, "
     "trust: 'Sequence[str | Path]' = ()) -> 'Verification'",
@@ -124,6 +125,7 @@ def test_settings_and_their_defaults_are_fixed() -> None:
         "prior": 0.05,
         "confidence": 0.95,
         "group_by": None,
+        "pages": "flagged",
         "scheme": "auto",
         "synthetic_defects": 0,
         "seed": 0,

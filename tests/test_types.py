@@ -174,7 +174,7 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[tuple[Path, tuple[str, ...]]] = []
 
-    def render(self, report: LotReport, out: Path, formats: Any) -> list[Path]:
+    def render(self, report: LotReport, out: Path, formats: Any, *, pages: Any, templates: Any) -> list[Path]:
         self.asked.append((out, tuple(formats)))
         return [out / "report"]
 
