@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from signed_runs import People, Signatory, signatory
 
 from explainvad.errors import IntegrityError, SigningError, StorageError, UsageError
 from explainvad.record import run as record_run
+from explainvad.record.ledger import seal
 from explainvad.record.pdf_signatures import read_certificates, read_signatures
 from explainvad.record.storage import sha256_hex
 from explainvad.record.verify import verify_run
@@ -146,6 +149,32 @@ def test_every_altered_byte_of_a_signed_file_is_found(twice_signed_run: Path, tm
         damaged[place] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
         assert problems(path), place
+
+
+def test_a_signed_file_that_was_cut_off_is_found(
+    quiet_run: Path, signed_run: Path, twice_signed_run: Path, tmp_path: Path
+) -> None:
+    """Alone; cut exactly where a signature began, it is the report as it was before that, and sound."""
+    states = [report_of(run) for run in (quiet_run, signed_run, twice_signed_run)]
+    whole, path, rng = states[-1], tmp_path / "report.pdf", random.Random(17)
+    for before, after in pairwise(map(len, states)):
+        update = before + len(whole[before:after]) - len(whole[before:after].lstrip(b"\r\n"))
+        for length in [update + 1, *rng.sample(range(update + 1, after - 1), 8), after - 1]:
+            path.write_bytes(whole[:length])
+            assert problems(path), length
+
+
+@pytest.mark.parametrize(
+    "changed", [{"meaning": "Report approved"}, {"reason": "as agreed"}, {"subject": "B. Someone"}]
+)
+def test_the_ledger_cannot_tell_of_another_statement_than_was_signed(signed: Path, changed: dict[str, str]) -> None:
+    *before, last = (signed / "ledger.jsonl").read_bytes().splitlines()
+    line = json.loads(last)
+    forged = seal(line["seq"], line["prev"], line["time"], line["event"], line["body"] | changed)
+    (signed / "ledger.jsonl").write_bytes(b"\n".join([*before, forged, b""]))
+    (problem,) = problems(signed)
+    assert "its signature in the field performed is not the recorded one" in problem
+    assert next(iter(changed.values())) in problem
 
 
 @pytest.mark.usefixtures("quick")

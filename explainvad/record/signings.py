@@ -34,6 +34,11 @@ class Signing:
         if self.before == self.after:
             raise ValueError("a signature changes the file")
 
+    @property
+    def stated(self) -> str:
+        """Meaning and reason in one, as the signature in the file states them."""
+        return self.meaning if self.reason is None else f"{self.meaning}: {self.reason}"
+
 
 def staged_file(name: str) -> str:
     """Return where the signed file waits for its ledger line."""

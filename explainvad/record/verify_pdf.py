@@ -82,6 +82,9 @@ def check_pdf(
     """
     assert history.head is not None
     found = Findings()
+    if not content.rstrip(b"\r\n").endswith(b"%%EOF"):
+        # Cut off within the update of its first signature, it would read as the unsigned report that it begins with
+        found.problems.append(Problem(name, "cut off: it does not end as a PDF does"))
     found.checked.append(f"{name}: {len(contents.attached)} attached files and the printed head hash")
     found.problems += _attachment_problems(name, contents, history, ledger, beside)
     if contents.printed_head != history.head:
@@ -184,8 +187,10 @@ def _told(signature: SignatureFacts) -> str:
 
 def _unrecorded(name: str, signatures: Sequence[SignatureFacts], history: History) -> Iterator[Problem]:
     """Compare the signatures in a file with the lines that record them."""
-    recorded = {s.field: (s.name, s.time, s.fingerprint) for s in history.signings if s.file == name}
-    present = {s.field: (s.name, s.time, s.fingerprint) for s in signatures}
+    recorded = {
+        s.field: (s.name, s.time, s.stated, s.subject, s.fingerprint) for s in history.signings if s.file == name
+    }
+    present = {s.field: (s.name, s.time, s.reason, s.subject, s.fingerprint) for s in signatures}
     for signed in recorded.keys() | present.keys():
         expected, got = recorded.get(signed), present.get(signed)
         if expected != got:
