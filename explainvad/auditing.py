@@ -15,11 +15,12 @@ from pathlib import Path
 from explainvad.errors import IntegrityError, UsageError
 from explainvad.record.audits import AUDIT_FOLDER, AuditDraw, sample_file
 from explainvad.record.run import Run
-from explainvad.record.storage import storage_errors, sync_folder, write_below
+from explainvad.record.storage import storage_errors, write_below
 from explainvad.report.exports import spreadsheet_text
 from explainvad.types import AuditResult, ImageRecord
 from explainvad.uncertainty.audit import draw_sample
 from explainvad.uncertainty.lot_bounds import audit_sample_size, audit_upper_bound
+from explainvad.whole_files import sync_folder
 
 CONFIDENCE = 0.95
 LIMIT = 0.01

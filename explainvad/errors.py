@@ -20,6 +20,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class ExplainVADError(Exception):
     """Base of all errors this package raises on purpose."""
@@ -68,7 +70,9 @@ class StorageError(ExplainVADError):
 
 
 class RenderError(ExplainVADError):
-    """A report could not be rendered. The record that it renders is not affected."""
+    """A report could not be rendered. The record is not affected; ``written`` are the files of other formats."""
+
+    written: tuple[Path, ...] = ()
 
 
 class SigningError(ExplainVADError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from explainvad.errors import RenderError
 from explainvad.record.finished import read_report
 from explainvad.record.run import Run
 from explainvad.report.render import FILES, ReportRenderer
@@ -31,7 +32,11 @@ class RecordedRenderer:
             return ReportRenderer().render(report, out, formats, pages=pages, templates=templates)
         with Run.reopen(report.run_dir) as run:
             run.refuse_overwriting([FILES[name] for name in formats if name in FILES])
-            paths = ReportRenderer().render(report, out, formats, pages=pages, templates=templates)
+            try:
+                paths = ReportRenderer().render(report, out, formats, pages=pages, templates=templates)
+            except RenderError as error:
+                run.note_rendered(error.written)
+                raise
             run.note_rendered(paths)
         return paths
 

@@ -6,8 +6,6 @@ report as it was rendered stay the beginning of the signed file, and earlier sig
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -19,12 +17,13 @@ from explainvad.record.pdf_signatures import SignatureFacts, read_signatures
 from explainvad.record.problems import Verification
 from explainvad.record.run import Run
 from explainvad.record.signings import Signing
-from explainvad.record.storage import open_below, sha256_hex, storage_errors, sync_folder
+from explainvad.record.storage import open_below, sha256_hex, storage_errors
 from explainvad.record.verify import verify_run
 from explainvad.record.verify_pdf import verify_pdf
 from explainvad.report.pdf_signing import Statement, sign_pdf
 from explainvad.report.signature_fields import MEANINGS, field_states
 from explainvad.report.signing_keys import KeyFile, KeyToken, check_certificate
+from explainvad.whole_files import sync_folder, write_whole
 
 REPORT = "report.pdf"
 OTHER = "other"  # the field for any meaning that has none of its own
@@ -99,7 +98,9 @@ def _sign_file(
     _refuse_altered(verify_pdf(path))
     content = path.read_bytes()
     signed, signing = _signed(content, path.name, key, field, statement, timestamp_url)
-    _replace(path, signed)
+    with storage_errors(path):
+        write_whole(path, signed, path.with_name(f".{path.name}.partial"), mode=path.stat().st_mode & 0o777)
+        sync_folder(path.parent)
     return Signed(path, signing)
 
 
@@ -152,23 +153,6 @@ def _refuse_altered(verification: Verification) -> None:
         more = len(verification.problems) - 1
         also = f", and {more} more" if more else ""
         raise IntegrityError(f"only what verifies is signed. {verification.problems[0]}{also}; see explainvad verify")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of the file in one step."""
-    with storage_errors(path):
-        descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(scratch).chmod(path.stat().st_mode & 0o777)
-            Path(scratch).replace(path)
-            sync_folder(path.parent)
-        except BaseException:
-            Path(scratch).unlink(missing_ok=True)
-            raise
 
 
 def _field(meaning: str) -> str:

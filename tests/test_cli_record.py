@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command_line import explainvad, tree
+from command_line import explainvad, ledger, tree
 
 from explainvad import LotReport
+from explainvad.errors import RenderError
 from explainvad.record.finished import read_report
 from explainvad.report import html_report
+from explainvad.report.pdf_report import PdfRenderer
 
 
 @pytest.fixture
@@ -72,6 +74,22 @@ def test_further_pages_of_a_large_report_are_part_of_the_record(
     assert explainvad("verify", copied_run).code == 0
     pages[-1].write_text("other pictures")
     assert f"ALTERED  {html_report.FOLDER}/{pages[-1].name}" in explainvad("verify", copied_run).err
+
+
+def test_formats_that_were_written_although_the_pdf_failed_are_part_of_the_record(
+    copied_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> bytes:
+        raise RenderError("a worker process was lost twice")
+
+    before = ledger(copied_run)
+    with monkeypatch.context() as patch:
+        patch.setattr(PdfRenderer, "render", lost)
+        failed = explainvad("render", copied_run, "--formats", "pdf,html,parquet")
+    assert (failed.code, failed.err) == (2, "explainvad: a worker process was lost twice\n")
+    (line,) = ledger(copied_run)[len(before) :]
+    assert "results.parquet" in line["body"]["files"] and "report.pdf" not in line["body"]["files"]
+    assert explainvad("verify", copied_run).code == 0
 
 
 def test_only_a_finished_run_is_rendered(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from pydantic import TypeAdapter
 from explainvad.errors import IntegrityError, StorageError
 from explainvad.record.events import from_json, to_json
 from explainvad.record.ledger import LEDGER, Ledger, LedgerError, canonical, read_lines
-from explainvad.record.storage import sha256_hex, sync_folder
+from explainvad.record.storage import sha256_hex
+from explainvad.whole_files import sync_folder
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,7 +28,8 @@ from typing import Any, BinaryIO, Self
 import rfc8785
 
 from explainvad.errors import ConfigError, IntegrityError, RunConflictError, StorageError
-from explainvad.record.storage import sha256_hex, storage_errors, sync_folder, write_all
+from explainvad.record.storage import sha256_hex, storage_errors
+from explainvad.whole_files import sync_folder, write_all
 
 LEDGER = "ledger.jsonl"
 GENESIS = "0" * 64  # prev of the first line

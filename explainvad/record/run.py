@@ -38,10 +38,10 @@ from explainvad.record.storage import (
     remove_leftovers,
     sha256_hex,
     storage_errors,
-    sync_folder,
     write_below,
 )
 from explainvad.types import AuditResult, ImageRecord, LotStatistics
+from explainvad.whole_files import sync_folder
 
 _SHOWN_DIFFERENCES = 6
 

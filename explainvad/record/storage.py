@@ -16,6 +16,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from explainvad.errors import IntegrityError, StorageError
+from explainvad.whole_files import sync_folder, write_whole
 
 ARTIFACT_FOLDERS = ("maps", "masks", "evidence")
 
@@ -74,41 +75,13 @@ def write_below(root: Path, name: str, data: bytes) -> None:
     The new name is durable once its folder is synced.
     Raises StorageError when it cannot be written, IntegrityError for a path that :func:`open_below` refuses.
     """
-    scratch = root / _SCRATCH
     with storage_errors(root / name):
         path = _plain(root, name)
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
             for folder in Path(name).parents[1:]:
                 sync_folder(root / folder)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-            descriptor = os.open(scratch, flags, 0o666)
-            try:
-                write_all(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            scratch.replace(path)
-        except OSError:
-            scratch.unlink(missing_ok=True)
-            raise
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of ``data``: os.write stops short of a full disk before it fails."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_whole(path, data, root / _SCRATCH)
 
 
 def folder_entries(root: Path, tops: Sequence[str] = ARTIFACT_FOLDERS) -> Iterator[str]:

@@ -11,7 +11,6 @@ import json
 import os
 import selectors
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
-from explainvad.errors import ExplainVADError, IntegrityError, RenderError, UsageError
+from explainvad.errors import ExplainVADError, IntegrityError, RenderError, StorageError, UsageError
+from explainvad.report.render_process import command, environment
 
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _FINAL: Mapping[str, type[ExplainVADError]] = {
     "render": RenderError,
     "integrity": IntegrityError,
+    "storage": StorageError,
     "usage": UsageError,
 }
 _REPLY_BYTES = 1 << 16
@@ -117,21 +117,18 @@ class _Worker:
     """One process, and the pipes to it."""
 
     def __init__(self, folder: Path, issued: float, limits: Limits, number: int) -> None:
-        search_path = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(search_path),
-            "PYTHONHASHSEED": "0",
-            "SOURCE_DATE_EPOCH": str(int(issued)),  # font subsets carry a date
-            "TZ": "UTC",
-            "OMP_NUM_THREADS": "1",  # the processes are the parallelism; thread pools would only reserve memory
-            "OPENBLAS_NUM_THREADS": "1",
-        }
         self._log = folder / f"worker-{number}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "explainvad.report.pdf_worker", str(folder), str(limits.data_bytes)],
+                command("explainvad.report.pdf_worker", folder, limits.data_bytes),
                 cwd=folder,
-                env=environment,
+                env=environment(
+                    PYTHONHASHSEED="0",
+                    SOURCE_DATE_EPOCH=str(int(issued)),  # font subsets carry a date
+                    TZ="UTC",
+                    OMP_NUM_THREADS="1",  # the processes are the parallelism; thread pools would only reserve memory
+                    OPENBLAS_NUM_THREADS="1",
+                ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

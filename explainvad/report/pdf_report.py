@@ -7,12 +7,11 @@ pages than was expected, the parts that print a number which this changes are re
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from explainvad.errors import RenderError, StorageError
+from explainvad.errors import RenderError
 from explainvad.report.attachments import Attachment, printed
 from explainvad.report.branding import Branding
 from explainvad.report.context import flagged_images, issued_at
@@ -32,6 +31,7 @@ from explainvad.report.pdf_parts import (
     written,
 )
 from explainvad.report.pdf_pool import Job, Limits, WorkerPool
+from explainvad.report.scratch import scratch_folder
 from explainvad.types import ImageRecord, LotReport
 
 _ROUNDS = 4
@@ -59,20 +59,22 @@ class PdfRenderer:
         room for the parts.
         """
         issued = issued_at(report)
-        ids = tuple(record.image_id for record in shown)
         parts = divided(report, shown, self._images_per_part)
-        flagged, listed = flagged_images(report), any(part.kind == "list" for part in parts)
-        common = Common(report.run_dir.resolve(), ids, flagged, listed, tuple(printed(files)), branding)
-        with tempfile.TemporaryDirectory(prefix="explainvad-") as scratch:
-            folder = Path(scratch)
-            try:
-                (folder / COMMON).write_bytes(written(common))
-                (folder / REPORT).write_bytes(without_findings(report))
-                with WorkerPool(folder, min(self._workers, len(parts)), issued.timestamp(), self._limits) as pool:
-                    rendered = self._rendered(parts, folder, pool)
-                return _one_file(rendered, files, issued, folder / "report.pdf")
-            except OSError as error:
-                raise StorageError(f"no room for the parts of the PDF in {folder} ({error.strerror})") from error
+        common = Common(
+            run_dir=report.run_dir.resolve(),
+            shown=tuple(record.image_id for record in shown),
+            flagged=flagged_images(report),
+            listed=any(part.kind == "list" for part in parts),
+            images_per_part=self._images_per_part,
+            attachments=tuple(printed(files)),
+            branding=branding,
+        )
+        with scratch_folder() as folder:
+            (folder / COMMON).write_bytes(written(common))
+            (folder / REPORT).write_bytes(without_findings(report))
+            with WorkerPool(folder, min(self._workers, len(parts)), issued.timestamp(), self._limits) as pool:
+                rendered = self._rendered(parts, folder, pool)
+            return _one_file(rendered, files, issued, folder / "report.pdf")
 
     def _rendered(self, parts: Sequence[Part], folder: Path, pool: WorkerPool) -> list[RenderedPart]:
         """Render all parts, and those again whose numbers were wrong."""

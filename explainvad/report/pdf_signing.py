@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from explainvad.errors import SigningError
+from explainvad.report.scratch import scratch_folder
 from explainvad.report.signature_fields import field_size
 from explainvad.report.stamp import stamp_pdf
 
@@ -34,12 +34,12 @@ def sign_pdf(
     """Return ``content`` with a PAdES signature in the empty ``field``, B-T with a time stamp and B-B without.
 
     The network is used for the time stamp only. Raises SigningError when a time stamp cannot be had or the key does
-    not sign, RenderError when the stamp cannot be drawn.
+    not sign, RenderError when the stamp cannot be drawn, StorageError when there is no room for temporary files.
     """
     size = field_size(content, field)
     stamp = stamp_pdf(statement.name, statement.time, statement.meaning, statement.reason, size)
-    with tempfile.TemporaryDirectory(prefix="explainvad-") as folder:
-        drawn = Path(folder) / "stamp.pdf"
+    with scratch_folder() as folder:
+        drawn = folder / "stamp.pdf"
         drawn.write_bytes(stamp)
         # In a thread: pyHanko starts an event loop, and the caller may be running one
         with ThreadPoolExecutor(1) as thread:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import re
 import resource
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
+import psutil
 from pydantic import TypeAdapter
 
 from explainvad.errors import IntegrityError, RenderError
@@ -28,6 +32,7 @@ from explainvad.report.pdf_engine import Engine
 from explainvad.report.pdf_parts import COMMON, REPORT, ROWS_PER_PAGE, Common, PartJob
 from explainvad.report.pdf_tags import FOREIGN, finish
 from explainvad.report.schema import report_of
+from explainvad.report.scratch import no_room
 from explainvad.types import LotReport
 
 _POINTS = 0.75  # in a CSS pixel
@@ -54,6 +59,7 @@ class PartRenderer:
         self._context = report_context(report, shown, common.attachments, common.branding)
         # These were decided before the findings were left out, and with the division into parts
         self._context |= {"flagged": common.flagged, "listed": common.listed}
+        self._context["images_per_part"] = common.images_per_part
         self._environment = template_environment(common.branding)
         self._engine = Engine()
         self._complaints = _Complaints()
@@ -176,7 +182,7 @@ def _contents(document: Any) -> dict[str, Any]:
 
 
 def main(folder: Path, data_bytes: int) -> None:
-    """Answer the jobs that standard input names, until it ends."""
+    """Answer the jobs that standard input names."""
     resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
     answers = sys.stdout
     sys.stdout = sys.stderr  # what anything prints is no answer
@@ -184,13 +190,17 @@ def main(folder: Path, data_bytes: int) -> None:
     common = TypeAdapter(Common).validate_json((folder / COMMON).read_bytes())
     renderer = PartRenderer(common, report_of((folder / REPORT).read_bytes(), common.run_dir))
     job_type = TypeAdapter(PartJob)
-    for line in sys.stdin:
+    for line in _jobs():
         try:
             answer = renderer.render(job_type.validate_json(Path(line.rstrip("\n")).read_bytes()))
         except IntegrityError as error:
             answer = {"failure": "integrity", "message": str(error)}
         except RenderError as error:
             answer = {"failure": "render", "message": str(error)}
+        except OSError as error:
+            if error.errno is None:  # no fault of the file system, but an error of a library that calls itself one
+                raise
+            answer = {"failure": "storage", "message": str(no_room(folder, error))}
         except MemoryError:
             answer = {"failure": "memory"}
         gc.collect()
@@ -198,9 +208,23 @@ def main(folder: Path, data_bytes: int) -> None:
         answers.flush()
 
 
+def _jobs() -> Iterator[str]:
+    """The lines of standard input. Its end is the end of the process, of a job too: nobody waits for the answer."""
+    lines: SimpleQueue[str] = SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)
+
+    Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()
+
+
 def _resident_bytes() -> int:
-    """Largest memory that this process held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """Memory that this process holds. Not the largest so far of getrusage, which takes in that of the parent."""
+    return int(psutil.Process().memory_info().rss)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ ledger and the masks. The same report gives the same bytes.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -25,6 +23,7 @@ from explainvad.report.parquet import results_parquet
 from explainvad.report.pixel_maps import pixel_maps
 from explainvad.report.signature_fields import field_states
 from explainvad.types import LotReport, Pages
+from explainvad.whole_files import sync_folder, write_whole
 
 if TYPE_CHECKING:
     from explainvad.report.pdf_report import PdfRenderer
@@ -39,6 +38,7 @@ FILES: Mapping[str, str] = {
     "maps": "maps_tiff",  # a folder
 }
 DEFAULT_FORMATS = ("pdf", "html", "csv", "json")
+_SCRATCH = ".partial"  # one for all files, so that the next rendering writes over what a killed one left
 
 
 class ReportRenderer:
@@ -101,11 +101,14 @@ class ReportRenderer:
             files = [file for name in wanted if name in rendered for file in rendered[name].items()]
             further = ((f"{FILES['maps']}/{name}", data) for name, data in maps)
             paths = [_write_whole(out, *file) for file in chain(files, further)]
+            for folder in {out, *(path.parent for path in paths)}:
+                sync_folder(folder)
         except OSError as error:
             raise StorageError(
                 f"the report cannot be written to {out} ({error.strerror}): free space or name another folder"
             ) from error
         if failure is not None:
+            failure.written = tuple(paths)
             raise failure
         return paths
 
@@ -123,7 +126,7 @@ def _refuse_signed(out: Path, wanted: Sequence[str]) -> None:
 
 
 def _write_whole(out: Path, name: str, data: bytes) -> Path:
-    """Write beside the target, sync, and rename: a reader sees the old file or the new one.
+    """Write the file whole, or leave what is there as it is.
 
     Raises :class:`StorageError` when the folder of a ``name`` with one is a link.
     """
@@ -132,15 +135,5 @@ def _write_whole(out: Path, name: str, data: bytes) -> Path:
         if path.parent.is_symlink():
             raise StorageError(f"{path.parent} is a link, which could lead anywhere; expected a folder: remove it")
         path.parent.mkdir(exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=out, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(scratch).chmod(0o644)
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    write_whole(path, data, out / _SCRATCH)
     return path

@@ -6,18 +6,16 @@ that :mod:`explainvad.report.pdf_worker` gives.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 from explainvad.errors import RenderError
 from explainvad.report.assets import template_environment
+from explainvad.report.render_process import command, environment
 from explainvad.report.wording import in_utc
 
 _SECONDS = 60
 _SIZES = (6.4, 5.8, 5.2, 4.6, 4.1)  # points
-_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
 def stamp_pdf(name: str, time: str, meaning: str, reason: str | None, size: tuple[float, float]) -> bytes:
@@ -37,12 +35,11 @@ def stamp_pdf(name: str, time: str, meaning: str, reason: str | None, size: tupl
             height=size[1],
         )
     )
-    search_path = [str(_PACKAGE_PARENT), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "explainvad.report.stamp"],
+        done = subprocess.run(  # noqa: S603
+            command("explainvad.report.stamp"),
             input=html.encode(),
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(search_path)},
+            env=environment(),
             capture_output=True,
             timeout=_SECONDS,
         )

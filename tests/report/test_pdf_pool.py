@@ -35,7 +35,7 @@ def small_lot(tmp_path_factory: pytest.TempPathFactory) -> LotReport:
 def job(small_lot: LotReport, tmp_path: Path) -> Job:
     """The pages of both, ready to be rendered in a folder."""
     shown = shown_records(small_lot, "flagged")
-    common = Common(small_lot.run_dir, ("img-00001", "img-00002"), flagged_images(small_lot), False, (), Branding())
+    common = Common(small_lot.run_dir, ("img-00001", "img-00002"), flagged_images(small_lot), False, 2, (), Branding())
     part = Part("images", "the pages of img-00001 to img-00002", shown, 0, expected=2)
     (tmp_path / COMMON).write_bytes(written(common))
     (tmp_path / REPORT).write_bytes(without_findings(small_lot))
@@ -101,9 +101,11 @@ def test_memory_is_capped(job: Job, workers: list[pdf_pool._Worker], tmp_path: P
 
 
 def test_worker_is_kept_until_it_has_grown(job: Job, workers: list[pdf_pool._Worker], tmp_path: Path) -> None:
+    ballast = b"x" * Limits().recycle_bytes  # of this process, which must not count
     with WorkerPool(tmp_path, 1, 0) as pool:
         pool.run([job, job])
         assert len(workers) == 1
+    assert ballast
     with WorkerPool(tmp_path, 1, 0, Limits(recycle_bytes=1)) as pool:
         pool.run([job, job])
     assert len(workers) == 3

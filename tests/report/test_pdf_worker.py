@@ -13,7 +13,7 @@ import pikepdf
 import pydyf
 import pytest
 
-from explainvad.report import pdf_pool
+from explainvad.report import render_process
 from explainvad.report.pdf_tags import _compress
 
 # WeasyPrint is for render processes only, so the renderer is driven from one.
@@ -49,7 +49,7 @@ def write(target: Path, html: str, single_pages: tuple[str, ...] = (), quick: bo
     }
     command = [sys.executable, "-c", DRIVER]
     done = subprocess.run(
-        command, input=json.dumps(job), capture_output=True, text=True, cwd=pdf_pool._PACKAGE_PARENT, check=True
+        command, input=json.dumps(job), capture_output=True, text=True, env=render_process.environment(), check=True
     )
     answer: dict[str, object] = json.loads(done.stdout)
     return answer

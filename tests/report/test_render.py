@@ -15,8 +15,9 @@ from fabricated_lot import HOSTILE, Builder, many_flagged, quiet_lot, verdict_of
 from pdf_text import page_of_anchor, page_text
 from PIL import ImageFile
 
+from explainvad import whole_files
 from explainvad.errors import IntegrityError, StorageError, UsageError
-from explainvad.report import pdf_pool, render
+from explainvad.report import render_process
 from explainvad.report.render import ReportRenderer
 from explainvad.types import Decision, LotReport
 
@@ -147,7 +148,9 @@ def test_rendering_leaves_pillow_strict(rendered: Path) -> None:
 
 def test_importing_the_renderer_is_light() -> None:
     code = "import sys, explainvad.report.render; print({'weasyprint', 'matplotlib', 'torch'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=pdf_pool._PACKAGE_PARENT)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=render_process.environment()
+    )
     assert done.stdout.strip() == "set()", done.stderr
 
 
@@ -208,7 +211,7 @@ def test_failed_write_keeps_the_old_file_whole(
     def full_disk(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(render.os, "fsync", full_disk)
+    monkeypatch.setattr(whole_files.os, "fsync", full_disk)
     with pytest.raises(StorageError, match="No space left"):
         ReportRenderer().render(lot_report, tmp_path, ["csv"])
     assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
