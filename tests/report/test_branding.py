@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import socket
-import threading
 from pathlib import Path
 
 import page
 import pikepdf
 import pytest
 from fabricated_lot import many_flagged, quiet_lot
+from loopback import listening
 from page_text import text_of
 from pdf_structure import elements
 from pdf_text import page_text
@@ -178,12 +177,8 @@ def test_sandbox_refuses(source: str, tmp_path: Path) -> None:
 def test_hostile_template_reads_and_sends_nothing(source: str, quiet: LotReport, tmp_path: Path) -> None:
     canary = tmp_path / "canary.png"
     canary.write_bytes(png("RGB") + CANARY.encode())
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        calls: list[object] = []
-        thread = threading.Thread(target=lambda: _note_calls(listener, calls), daemon=True)
-        thread.start()
-        hostile = source.replace("CANARY", str(canary)).replace("PORT", str(port))
+    with listening() as listener:
+        hostile = source.replace("CANARY", str(canary)).replace("PORT", str(listener.port))
         brand(tmp_path / "own", **{"partials/cover.html": f'<section class="cover"><h1>x</h1>{hostile}</section>'})
         try:
             render(quiet, tmp_path / "out", tmp_path / "own")
@@ -194,19 +189,7 @@ def test_hostile_template_reads_and_sends_nothing(source: str, quiet: LotReport,
                 streams = [o.read_raw_bytes() for o in pdf.objects if isinstance(o, pikepdf.Stream)]
                 attached = [spec.get_file().read_bytes() for spec in pdf.attachments.values()]
             assert not any(CANARY.encode() in data for data in (*streams, *attached))
-    thread.join(5)
-    assert calls == []
-
-
-def _note_calls(listener: socket.socket, calls: list[object]) -> None:
-    listener.settimeout(0.2)
-    while listener.fileno() != -1:
-        try:
-            calls.append(listener.accept())
-        except TimeoutError:
-            continue
-        except OSError:
-            return
+    assert listener.calls == []
 
 
 def test_value_of_the_lot_is_no_markup_in_an_own_template(tmp_path: Path) -> None:
