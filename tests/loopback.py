@@ -1,4 +1,4 @@
-"""A listener on this machine that nothing should ever call: it counts who does."""
+"""A listener on this machine that nothing should ever call: it notes what whoever does has to say."""
 
 from __future__ import annotations
 
@@ -11,36 +11,34 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Listener:
-    """``calls`` holds the address of everyone who connected to ``port`` so far."""
+    """``calls`` holds the first words of everyone who connected to ``port`` so far; none are empty bytes."""
 
     port: int
-    calls: list[object] = field(default_factory=list)
+    calls: list[bytes] = field(default_factory=list)
 
 
 @contextmanager
 def listening() -> Iterator[Listener]:
-    """Listen until the end of the block; a call of our own then proves that one would have been counted."""
+    """Listen until the end of the block; a call of our own then proves that one would have been noted."""
+    own = b"the listener hears"
     with socket.create_server(("127.0.0.1", 0)) as server:
         listener = Listener(server.getsockname()[1])
-        heard = threading.Event()
 
-        def count() -> None:
-            with suppress(OSError):
-                while not heard.is_set():
-                    connection, address = server.accept()
-                    connection.close()
-                    listener.calls.append(address)
-                    if address == own:
-                        heard.set()
+        def note() -> None:
+            while own not in listener.calls:
+                connection, _ = server.accept()
+                with connection:
+                    connection.settimeout(2)
+                    words = b""
+                    with suppress(OSError):
+                        words = connection.recv(4096)
+                    listener.calls.append(words)
 
-        own: object = None
-        thread = threading.Thread(target=count, daemon=True)
+        thread = threading.Thread(target=note, daemon=True)
         thread.start()
         yield listener
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            own = probe.getsockname()
-            probe.connect(("127.0.0.1", listener.port))
-            assert heard.wait(10), "the listener does not hear"
-        thread.join(10)
+        with socket.create_connection(("127.0.0.1", listener.port)) as probe:
+            probe.sendall(own)
+        thread.join(20)
+        assert not thread.is_alive(), "the listener does not hear"
         listener.calls.remove(own)
