@@ -1,4 +1,4 @@
-"""A report in parts of few pages, and the page numbers that one part prints of another.
+"""A report in parts of few pages, and the page numbers that one part prints of another; a small report is one part.
 
 An image takes one page by design, so that numbers are known before the images are rendered. How many pages the
 front and the back have, only their layout tells: they are laid out once before.
@@ -20,8 +20,10 @@ from explainvad.report.context import LIST_ANCHOR, LISTED_IN_SUMMARY, FlaggedIma
 from explainvad.report.exports import canonical_json, plain
 from explainvad.types import ImageRecord, LotReport
 
+WHOLE = "whole"  # kind of the only part of a small report
 COMMON, REPORT = "common.json", "report.json"  # in the folder that workers share
 IMAGES_PER_PART = 40  # a part costs a second to set up, and memory by the page
+IMAGES_OF_A_SMALL_REPORT = 6  # up to which one process is done with all of it before two have started
 ROWS_PER_PAGE, _LIST_PAGES_PER_PART = 44, 8
 
 T = TypeVar("T")
@@ -29,7 +31,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Numbering:
-    """What a part prints of the other parts: its own first page, all pages, and on which page a link ends."""
+    """What a part prints of the other parts: its own first page, all pages, and on which page a link ends.
+
+    ``total`` is 0 where there are none.
+    """
 
     first: int
     total: int
@@ -72,7 +77,7 @@ class Common:
     shown: tuple[str, ...]  # ids of the images that get a page
     flagged: tuple[FlaggedImage, ...]
     listed: bool  # whether they have a list on pages of its own
-    images_per_part: int
+    images_per_part: int  # 0 where there are no parts
     attachments: tuple[Printed, ...]
     branding: Branding
 
@@ -121,9 +126,12 @@ def without_findings(report: LotReport) -> bytes:
 
 def divided(report: LotReport, shown: Sequence[ImageRecord], images_per_part: int) -> list[Part]:
     """Divide the report. It is the same division whatever renders it: its bytes depend on that."""
-    parts = [Part("front", "the pages before the images")]
     flagged = [record.image_id for record in report.records if record.flagged]
-    if len(flagged) > LISTED_IN_SUMMARY:
+    listed = len(flagged) > LISTED_IN_SUMMARY
+    if len(shown) <= min(IMAGES_OF_A_SMALL_REPORT, images_per_part) and not listed:
+        return [Part(WHOLE, "the report", tuple(shown), expected=1)]
+    parts = [Part("front", "the pages before the images")]
+    if listed:
         for start, names in _batches(flagged, ROWS_PER_PAGE * _LIST_PAGES_PER_PART):
             words = f"the list of {names[0]} to {names[-1]}"
             expected = math.ceil(len(names) / ROWS_PER_PAGE)
@@ -143,8 +151,11 @@ def _batches(items: Sequence[T], size: int) -> Iterator[tuple[int, Sequence[T]]]
 def numbered(parts: Sequence[Part], known: Mapping[int, RenderedPart]) -> list[Numbering]:
     """Number the parts: those ``known`` by what they are, the others by what is expected of them.
 
-    Page numbers of links are for the front, the lists and the back; a page of an image prints none.
+    Page numbers of links are for the front, the lists and the back; a page of an image prints none. A part that is the
+    whole report counts its pages by itself.
     """
+    if parts[0].kind == WHOLE:
+        return [Numbering(1, 0, {})]
     n_pages = [known[i].n_pages if i in known else part.expected or 1 for i, part in enumerate(parts)]
     firsts = [1 + sum(n_pages[:i]) for i in range(len(parts))]
     page_of: dict[str, int] = {}

@@ -65,7 +65,7 @@ class PdfRenderer:
             shown=tuple(record.image_id for record in shown),
             flagged=flagged_images(report),
             listed=any(part.kind == "list" for part in parts),
-            images_per_part=self._images_per_part,
+            images_per_part=self._images_per_part if len(parts) > 1 else 0,
             attachments=tuple(printed(files)),
             branding=branding,
         )

@@ -29,13 +29,14 @@ from explainvad.report.branding import template_faults
 from explainvad.report.context import lot_graphics, report_context, scale_graphics
 from explainvad.report.image_page import ImagePage, image_page
 from explainvad.report.pdf_engine import Engine
-from explainvad.report.pdf_parts import COMMON, REPORT, ROWS_PER_PAGE, Common, PartJob
+from explainvad.report.pdf_parts import COMMON, REPORT, ROWS_PER_PAGE, WHOLE, Common, PartJob
 from explainvad.report.pdf_tags import FOREIGN, finish
 from explainvad.report.schema import report_of
 from explainvad.report.scratch import no_room
 from explainvad.types import LotReport
 
 _POINTS = 0.75  # in a CSS pixel
+_AFTER_IMAGES = "model-card"  # name of the section that follows them
 _SMALLEST = "{ max-height: 28mm !important }"
 
 
@@ -73,22 +74,21 @@ class PartRenderer:
         with template_faults():
             html, assets = self._html(job)
         html, foreign = _with_foreign_links(html, job)
-        names = {record.image_id for record in job.part.records} if job.part.kind == "images" else set()
-        return self.write(html, assets, names, job) | {"links": foreign}
+        return self.write(html, assets, {record.image_id for record in job.part.records}, job) | {"links": foreign}
 
     def _html(self, job: PartJob) -> tuple[str, dict[str, bytes]]:
         """Return the part's page source, and the pictures that it shows."""
         common, report, part = self._common, self._report, job.part
         assets: dict[str, bytes] = dict([common.branding.logo]) if common.branding.logo else {}
         pages: list[ImagePage] = []
-        if part.kind == "images":
+        if part.kind in ("images", WHOLE):
             calibration = report.model.calibration
             assets |= scale_graphics(self._environment, calibration)
             for number, record in enumerate(part.records, part.start + 1):
                 page, pictures = image_page(report.run_dir, record, number, len(common.shown), calibration)
                 pages.append(page)
                 assets |= pictures
-        elif part.kind in ("front", "back"):
+        if part.kind in ("front", "back", WHOLE):
             assets |= lot_graphics(self._environment, report)
         rows = common.flagged[part.start : part.start + part.rows]
         html = self._environment.get_template("print.html").render(
@@ -163,6 +163,8 @@ def _overlong(document: Any, single_pages: Collection[str]) -> list[str]:
     latest, overlong = "", []
     for page in document.pages:
         here = [name for name in page.anchors if name in single_pages]
+        if _AFTER_IMAGES in page.anchors:
+            break
         if not here and latest and latest not in overlong:
             overlong.append(latest)
         latest = here[-1] if here else latest

@@ -179,6 +179,22 @@ def test_section_that_stays_too_long_moves_the_others_on(tmp_path: Path) -> None
     assert f"Modelcard{at['model-card'] + 1}" in texts[0]
 
 
+def test_a_small_report_is_one_part_and_prints_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = many_flagged(tmp_path / "run", 2)
+    texts, places = [], []
+    for limit, n_parts in ((2, 1), (1, 3)):
+        monkeypatch.setattr(pdf_parts, "IMAGES_OF_A_SMALL_REPORT", limit)
+        assert len(divided(report, shown_records(report, "flagged"), 40)) == n_parts
+        ReportRenderer(PdfRenderer()).render(report, tmp_path / str(limit), ["pdf"])
+        with pikepdf.open(tmp_path / str(limit) / "report.pdf") as pdf:
+            assert check_structure(pdf) > 100 * len(pdf.pages)
+            texts.append([page_text(sheet) for sheet in pdf.pages])
+            places.append(targets(pdf))
+    assert places[0] == places[1]
+    assert texts[0][:-1] == texts[1][:-1]
+    assert "".join(texts[1][-1].split("ThisPDFwasrenderedinpartsof40images.")) == texts[0][-1]
+
+
 def test_division_and_numbers(lot_report: LotReport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pdf_parts, "LISTED_IN_SUMMARY", 3)
     monkeypatch.setattr(pdf_parts, "ROWS_PER_PAGE", 4)
