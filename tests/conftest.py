@@ -19,6 +19,15 @@ KINDS = [*[GOOD] * 8, *[RUSTY] * 3, FOREIGN]
 LOT_TOML = 'lot_id = "L-7"\npart = "Ribbed disc"\nmm_per_pixel = 0.5\n'
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="kill commands at fifty moments each, not at a few")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that ask for more time than others start first, so that nobody waits for them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(autouse=True)
 def _no_lots_before(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The lots that one test inspects are not the history of the next test's."""
