@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -156,12 +155,13 @@ def flagged_images(report: LotReport) -> tuple[FlaggedImage, ...]:
 def authors_of(report: LotReport) -> tuple[AuthorCount, ...]:
     """Who wrote the sentences of the report, in the order of their appearance; none where only measurements speak."""
     sentences = [s for record in report.records for finding in record.findings for s in finding.sentences]
-    counts: dict[str, Counter[ClaimStatus]] = {}
-    for sentence in sentences:
-        counts.setdefault(sentence.author, Counter())[sentence.status] += 1
-    if report.provenance.config.get("describer") in (None, {"use": "measured"}):
+    described = report.provenance.config.get("describer")
+    if not isinstance(described, dict) or described.get("use") == "measured":
         return ()
-    return tuple(AuthorCount(author, found.total(), found) for author, found in counts.items())
+    counts: dict[str, dict[ClaimStatus, int]] = {}
+    for sentence in sentences:
+        counts.setdefault(sentence.author, dict.fromkeys(ClaimStatus, 0))[sentence.status] += 1
+    return tuple(AuthorCount(author, sum(found.values()), found) for author, found in counts.items())
 
 
 def _reconciled(report: LotReport) -> list[tuple[Decision, int]]:

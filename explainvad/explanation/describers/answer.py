@@ -41,8 +41,8 @@ def _tidy(text: object) -> object:
 
 _Text = Annotated[
     str,
-    BeforeValidator(_tidy),
     Field(min_length=1, max_length=TEXT_LENGTH, json_schema_extra={"pattern": _WRITABLE}),
+    BeforeValidator(_tidy),
 ]
 
 
@@ -74,6 +74,7 @@ def json_schema(region_ids: Sequence[str]) -> dict[str, Any]:
     """The JSON schema of the answers, every member required and in order."""
     schema = answer_type(tuple(region_ids)).model_json_schema()
     properties = {name: {k: v for k, v in rule.items() if k != "title"} for name, rule in schema["properties"].items()}
+    properties["region_id"] = {"type": "string", "enum": list(region_ids)}  # of one, pydantic makes a "const"
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 

@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Timer
 from typing import Any
@@ -78,22 +79,22 @@ class ChatServer:
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "explainvad"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
-        assert url.hostname is not None  # the configuration saw to it
-        connection: http.client.HTTPConnection
-        if url.scheme == "https":
-            context = ssl.create_default_context()
-            connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=left, context=context)
-        else:
-            connection = http.client.HTTPConnection(url.hostname, url.port, timeout=left)
-        cut = Timer(left, _cut, [connection])  # a timeout of the socket alone begins anew with every byte
-        cut.daemon = True
-        cut.start()
+        sock, cut = None, None
         try:
+            sock = self._connected(left)
+            # A timeout of the socket alone begins anew with every byte
+            cut = Timer(max(0.05, deadline - time.monotonic()), _cut, [sock])
+            cut.daemon = True
+            cut.start()
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
+            connection = http.client.HTTPConnection(url.netloc)  # which names the host; the socket is ours
+            connection.sock = sock
             connection.request(method, f"{url.path.rstrip('/')}{path}", body, headers)
             response = connection.getresponse()
             content = response.read(RESPONSE_LIMIT + 1)
             whole = len(content) <= RESPONSE_LIMIT and not response.length
-            if not whole and time.monotonic() >= deadline - 0.01:
+            if time.monotonic() >= deadline:
                 raise TimeoutError
             return self._content(response, content, whole)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -101,8 +102,21 @@ class ChatServer:
                 raise NoAnswerError("no answer in time") from error
             raise _BusyError(f"connection failed: {_words(error)}") from error
         finally:
-            cut.cancel()
-            connection.close()
+            if cut is not None:
+                cut.cancel()
+            if sock is not None:
+                sock.close()
+
+    def _connected(self, seconds: float) -> socket.socket:
+        """A connection to the server; with https, before its handshake."""
+        url = urlsplit(self.base_url)
+        assert url.hostname is not None  # the configuration saw to it
+        secure = url.scheme == "https"
+        sock = socket.create_connection((url.hostname, url.port or (443 if secure else 80)), timeout=seconds)
+        if not secure:
+            return sock
+        context = ssl.create_default_context()
+        return context.wrap_socket(sock, server_hostname=url.hostname, do_handshake_on_connect=False)
 
     def _content(self, response: http.client.HTTPResponse, content: bytes, whole: bool) -> Any:
         """The JSON of a good answer; else the reason, with the server's own words where it gives any."""
@@ -136,13 +150,9 @@ class ChatServer:
         return f": {one_line(text, MESSAGE_LENGTH)}"
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
-    sock = connection.sock
-    if sock is not None:
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return
+def _cut(sock: socket.socket) -> None:
+    with suppress(OSError):  # it may be closed already
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # an SSLSocket's own would wait for its peer's goodbye
 
 
 def _seconds(text: str | None) -> float:
