@@ -13,6 +13,7 @@ import typer
 
 from explainvad.cli_audit import audit_sample
 from explainvad.cli_backbone import export_backbone, train_backbone
+from explainvad.cli_describers import DescriberChoice
 from explainvad.cli_fit import Config, Device, Group, GroupBy, extend, fit, inspect, settings_from
 from explainvad.cli_models import models_app
 from explainvad.cli_prompts import prompts_command
@@ -31,7 +32,8 @@ EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 FORMATS = "pdf,html,csv,json"
 ALL_FORMATS = f"{FORMATS},parquet,coco,maps"
-LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by", "pages"}  # what an analysis may set anew
+# What an analysis may set anew
+LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by", "pages", "describer"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,6 +117,7 @@ def analyze(
     group_by: GroupBy = None,
     formats: Formats = FORMATS,
     pages: PageChoice = None,
+    describer: DescriberChoice = None,
     templates: Templates = None,
     fail_on: Annotated[
         FailOn | None, typer.Option("--fail-on", help="Exit with 1 on a rejected (or also deferred) item.")
@@ -134,6 +137,8 @@ def analyze(
     levels = settings.model_dump(include=settings.model_fields_set & LEVELS) if settings else {}
     given = {"alpha": alpha, "group_by": group_by, "pages": pages and pages.value}
     levels |= {name: value for name, value in given.items() if value is not None}
+    if describer is not None:
+        levels["describer"] = {**levels.get("describer", {}), "use": describer.value}
     path = find_model(lot, model or (settings.model if settings else None))
     from explainvad.pipeline import Inspector
 

@@ -6,6 +6,7 @@ import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -33,6 +34,46 @@ class BackboneConfig(BaseModel):
 
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: bf16 where it is faster")
     compile: bool = Field(default=False, description="torch.compile the networks; minutes at first, faster then")
+
+
+class DescriberConfig(BaseModel):
+    """``[describer]``: which model writes about regions, beside the measured sentences. It changes no verdict."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    use: Literal["measured", "vlm", "endpoint"] = Field(default="measured", description="measured: no language model")
+    model: str | None = Field(default=None, description="vlm: folder or hub id; endpoint: the model's name there")
+    revision: str | None = Field(default=None, description="commit, tag or branch of a hub id")
+    base_url: str | None = Field(default=None, description="of the endpoint, up to /v1; pictures are sent there")
+    key_variable: str = Field(
+        default="EXPLAINVAD_ENDPOINT_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$", description="environment variable of its key"
+    )
+    arm: Literal["informed", "blind"] = Field(default="informed", description="whether it is told the measured facts")
+    quantization: Literal["none", "8bit", "4bit"] = Field(default="none", description="of a vlm, with bitsandbytes")
+    picture_px: int = Field(default=512, ge=64, le=2048, description="longer side of each of the four pictures")
+    max_new_tokens: int = Field(default=1024, ge=256, le=8192, description="an answer that needs more is refused")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="0: greedy")
+    minutes: float = Field(default=30.0, gt=0, le=10_000, description="for all regions of a lot")
+    timeout: float = Field(default=120.0, gt=0, le=3600, description="seconds for one answer")
+    retries: int = Field(default=2, ge=0, le=5, description="of a busy or failing endpoint")
+    at_once: int = Field(default=2, ge=1, le=16, description="most requests to the endpoint at the same time")
+
+    @model_validator(mode="after")
+    def _names_its_model(self) -> DescriberConfig:
+        if self.use != "measured" and not self.model:
+            raise ValueError(f'use = "{self.use}" needs model = "..." in [describer]')
+        if self.use == "endpoint" and not self.base_url:
+            raise ValueError('use = "endpoint" needs base_url = "http://HOST:PORT/v1" in [describer]')
+        if self.base_url is not None:
+            url = urlsplit(self.base_url)
+            _ = url.port  # raises ValueError for one that is no port
+            more = url.query or url.fragment or "@" in url.netloc
+            if url.scheme not in ("http", "https") or not url.hostname or more:
+                raise ValueError(
+                    "base_url must be http://HOST[:PORT][/PATH] or https://..., without user, password and query: "
+                    f"the key is read from the environment variable {self.key_variable}"
+                )
+        return self
 
 
 class ScorerConfig(BaseModel):
@@ -75,6 +116,7 @@ class InspectionConfig(BaseModel):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the GPU if any")
     detection: DetectionConfig = DetectionConfig()
     backbones: BackboneConfig = BackboneConfig()
+    describer: DescriberConfig = DescriberConfig()
     prompts: dict[str, Any] | None = Field(default=None, description="of CLIP scorers: object, set, states, templates")
     scorer: tuple[ScorerConfig, ...] = Field(default=(), description="of the profile custom")
 
@@ -88,7 +130,7 @@ class InspectionConfig(BaseModel):
 
 
 def load_config(path: Path) -> InspectionConfig:
-    """Read a TOML file. ``model`` becomes absolute, relative to the file. Raises ConfigError."""
+    """Read a TOML file. ``model``, and a describer's folder, become absolute, relative to it. Raises ConfigError."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
@@ -96,6 +138,10 @@ def load_config(path: Path) -> InspectionConfig:
     config = parse_config(raw, path.name)
     if config.model is not None:
         config = config.model_copy(update={"model": (path.parent / config.model).resolve()})
+    folder = path.parent / (config.describer.model or "")
+    if config.describer.model and config.describer.use != "endpoint" and folder.is_dir():
+        describer = config.describer.model_copy(update={"model": str(folder.resolve())})
+        config = config.model_copy(update={"describer": describer})
     return config
 
 

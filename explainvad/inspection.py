@@ -12,11 +12,20 @@ from PIL import Image
 
 from explainvad.attribution.references import ReferenceGallery
 from explainvad.explanation.claims import check_sentence
+from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.explanation.facts import measure
 from explainvad.explanation.part import part_mask
 from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.lot import LotFile
-from explainvad.types import Finding, ImageRecord, ImageScore, InspectionImage, ReferenceMatch, Region, Verdict
+from explainvad.types import (
+    Finding,
+    ImageRecord,
+    ImageScore,
+    InspectionImage,
+    ReferenceMatch,
+    Region,
+    Verdict,
+)
 from explainvad.uncertainty.acquisition import acquisition_features
 from explainvad.uncertainty.decomposition import Decomposition
 
@@ -72,8 +81,16 @@ def not_inspected(file: LotFile, reason: str, image: InspectionImage | None = No
     )
 
 
-def describe(image: InspectionImage, regions: Sequence[Region]) -> tuple[Finding, ...]:
-    """Measure each region, say it in words, and check every sentence against the measurements."""
+def describe(
+    image: InspectionImage,
+    regions: Sequence[Region],
+    model: ModelDescriber | None = None,
+    reference: bytes = b"",
+) -> tuple[Finding, ...]:
+    """Measure each region, say it in words, and check every sentence against the measurements.
+
+    ``model`` adds sentences of its own; it is shown the picture of the nearest ``reference`` (JPEG bytes).
+    """
     describer = MeasuredDescriber()
     part = part_mask(image) if regions else None
     anomalous = np.zeros((image.height, image.width), dtype=np.bool_)
@@ -85,7 +102,9 @@ def describe(image: InspectionImage, regions: Sequence[Region]) -> tuple[Finding
         sentences = describer.describe(image, region, facts)
         checked = tuple(check_sentence(text, describer.author, facts) for text in sentences)
         findings.append(Finding(region, facts, checked))
-    return tuple(findings)
+    if model is None or not findings:
+        return tuple(findings)
+    return model.describe(image, findings, reference)
 
 
 def artifacts(

@@ -12,6 +12,7 @@ from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.regions import ThresholdAttributor
 from explainvad.config import InspectionConfig
 from explainvad.detection.ensemble import Ensemble
+from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.inspection import acquired, describe, inspected
 from explainvad.types import ImageRecord, ImageScore, InspectionImage
 from explainvad.uncertainty.calibrator import Calibrator
@@ -34,8 +35,12 @@ def judge(
     gallery: ReferenceGallery,
     config: InspectionConfig,
     cell: str,
+    model: ModelDescriber | None = None,
 ) -> Judged:
-    """Judge one image at the levels of ``config``, by the calibration of its ``cell``."""
+    """Judge one image at the levels of ``config``, by the calibration of its ``cell``.
+
+    ``model`` describes regions beside the measured sentences; nothing that it says changes the verdict.
+    """
     known = calibrator.cell(cell)
     scores = ensemble.score(image)
     fused_map = calibrator.scales.fusion.map(scores)
@@ -59,5 +64,6 @@ def judge(
             region_alpha=config.alpha,
             at_least=1 if verdict.p_value <= config.alpha else 0,
         )
-        record = replace(record, findings=describe(image, attributor.regions(image, fused_map, scores)))
+        regions = attributor.regions(image, fused_map, scores)
+        record = replace(record, findings=describe(image, regions, model, picture))
     return Judged(record, scores, fused_map, picture)

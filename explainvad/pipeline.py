@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from explainvad.attribution.references import ReferenceGallery
 from explainvad.bundle import read_bundle, write_bundle
 from explainvad.config import InspectionConfig, parse_config
+from explainvad.describing import model_describer, recorded_config
 from explainvad.detection.profiles import restore_ensemble
 from explainvad.errors import NotFittedError, UnreadableImageError, UsageError
+from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.fitting import Fitted, extend, fit
 from explainvad.inspection import artifacts, not_inspected
 from explainvad.judging import Judged, judge
@@ -92,7 +94,7 @@ class Inspector:
         """Write the bundle ``*.evad``."""
         arrays, settings = self.ensemble.state()
         contents = {
-            "config": self.config.model_dump(mode="json", exclude={"model", "device"}),
+            "config": self.config.model_dump(mode="json", exclude={"model", "device", "describer"}),
             "ensemble": settings,
             "calibration": self.calibrator.state(),
             "split": asdict(self.split),
@@ -141,9 +143,10 @@ class Inspector:
     ) -> LotReport:
         """Inspect every file of a lot and record it in ``out`` (default ``reports/<lot>``); resumes a killed run.
 
-        ``levels`` override alpha, beta, gamma, q, prior, confidence, group_by and pages of the model's configuration.
+        ``levels`` override alpha, beta, gamma, q, prior, confidence, group_by, pages and describer (a mapping, the keys
+        of ``[describer]``) of the model's configuration.
         An image's verdict depends on the model and that image alone. Raises LotError, TooFewImagesError,
-        RunConflictError, StorageError.
+        RunConflictError, StorageError, and WeightsError for a describer that cannot be loaded.
         """
         root = Path(lot)
         run_dir = Path(out) if out is not None else Path("reports") / root.resolve().name
@@ -158,11 +161,12 @@ class Inspector:
             lot=info,
             files=tuple((file.image_id, file.file) for file in files),
             model=card,
-            config=config.model_dump(mode="json", exclude={"model", "device"}),
+            config=recorded_config(config),
             software=f"explainvad {version('explainvad')}",
             versions=versions(),
             platform=f"{platform.system()} {platform.machine()}",
         )
+        describer = model_describer(config, info.part, run_dir, progress)
         with Run.open(run_dir, start) as run:
             if not run.finished:
                 for line in card.fallbacks:
@@ -171,12 +175,16 @@ class Inspector:
                 todo = [pair for pair in zip(files, cells, strict=True) if pair[0].image_id not in run.done]
                 seen = {r.sha256: r for r in run.done.values() if r.verdict is not None}
                 for (file, cell), read in self._read(todo, root, info.mm_per_pixel):
-                    run.add(*inspector._inspect_file(file, cell, read, seen, config))
+                    run.add(*inspector._inspect_file(file, cell, read, seen, config, describer))
                     if progress:
                         progress("inspecting", len(run.done), len(files))
+                for line in describer.fallbacks(run.done.values()) if describer else ():
+                    run.fallback(line)
             summary = summarise(list(run.done.values()), card.calibration, config.q, config.confidence)
             few = self.split.scheme == LEAVE_ONE_OUT
             finish(run, info.lot_id, summary, self.calibrator, self.path, self.model_id, few)
+        if describer:
+            describer.forget()
         return load_report(run_dir)
 
     def cells(self, files: Sequence[str], rule: str | None) -> list[str]:
@@ -227,6 +235,7 @@ class Inspector:
         read: Callable[[], InspectionImage],
         seen: dict[str | None, ImageRecord],
         config: InspectionConfig,
+        describer: ModelDescriber | None,
     ) -> tuple[ImageRecord, dict[str, bytes]]:
         """Inspect one file of a lot, or say why it was not."""
         try:
@@ -241,7 +250,7 @@ class Inspector:
             return not_inspected(file, wrong_size, image), {}
         if (unknown_cell := self.unknown_cell(cell)) is not None:
             return not_inspected(file, unknown_cell, image), {}
-        record, files = self.inspect(image, config, cell)
+        record, files = self._kept(self._judged(image, config, cell, describer), image, config)
         seen[image.sha256] = record
         return record, files
 
@@ -259,9 +268,18 @@ class Inspector:
     def inspect(
         self, image: InspectionImage, config: InspectionConfig | None = None, cell: str = ""
     ) -> tuple[ImageRecord, dict[str, bytes]]:
-        """Judge one image. Returns its record and, where it gets a page, the artifacts to keep (path -> bytes)."""
+        """Judge one image. Returns its record and, where it gets a page, the artifacts to keep (path -> bytes).
+
+        Its regions get measured sentences only: a model describes lots, see :meth:`analyze`.
+        """
         config = config or self.config
-        judged = self._judged(image, config, cell)
+        return self._kept(self._judged(image, config, cell), image, config)
+
+    def _kept(
+        self, judged: Judged, image: InspectionImage, config: InspectionConfig
+    ) -> tuple[ImageRecord, dict[str, bytes]]:
+        assert judged.record.verdict is not None  # it was judged
+        cell = judged.record.verdict.cell
         if not judged.record.flagged and config.pages == "flagged":
             return judged.record, {}
         regions = [finding.region for finding in judged.record.findings]
@@ -274,8 +292,10 @@ class Inspector:
         judged = self._judged(image, self.config, cell)
         return judged.record, judged.fused_map
 
-    def _judged(self, image: InspectionImage, config: InspectionConfig, cell: str) -> Judged:
-        return judge(image, self.ensemble, self.calibrator, self.gallery, config, cell)
+    def _judged(
+        self, image: InspectionImage, config: InspectionConfig, cell: str, describer: ModelDescriber | None = None
+    ) -> Judged:
+        return judge(image, self.ensemble, self.calibrator, self.gallery, config, cell, describer)
 
 
 def _readable(reads: Iterable[Callable[[], InspectionImage]]) -> Iterator[InspectionImage]:

@@ -37,6 +37,6 @@ def progress() -> Iterator[Progress]:
         def step(what: str, done: int, of: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=of)
-            bars.update(tasks[what], completed=done)
+            bars.update(tasks[what], completed=done, total=of)
 
         yield step

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from explainvad.config import (
     FILE_NAME,
     BackboneConfig,
+    DescriberConfig,
     DetectionConfig,
     InspectionConfig,
     ScorerConfig,
@@ -59,11 +60,27 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
         ),
         profile="custom",
         backbones=BackboneConfig(precision="bf16", compile=True),
+        describer=DescriberConfig(
+            use="endpoint",
+            model="tiny",
+            revision="main",
+            base_url="http://127.0.0.1:8000/v1",
+            key_variable="LINE_KEY",
+            arm="blind",
+            quantization="4bit",
+            picture_px=99,
+            max_new_tokens=300,
+            temperature=0.5,
+            minutes=1.5,
+            timeout=7,
+            retries=1,
+            at_once=3,
+        ),
         prompts={"object": "tile"},
         scorer=(ScorerConfig(use="unet"), ScorerConfig(use="patchcore", resolution=128, label="small")),
     )
     default = InspectionConfig().model_dump()
-    nested = ((config.detection, "detection"), (config.backbones, "backbones"))
+    nested = ((config.detection, "detection"), (config.backbones, "backbones"), (config.describer, "describer"))
     for given, usual in ((config.model_dump(), default), *((c.model_dump(), default[name]) for c, name in nested)):
         assert not {key for key, value in given.items() if value == usual[key]}  # every setting is tried
     assert load_config(write(tmp_path, to_toml(config.model_dump(mode="json")))) == config

@@ -194,6 +194,8 @@ def test_the_settings_shown_are_all_there_are_with_their_defaults() -> None:
     for example in ("model", "group_by"):  # they have no default that TOML could show
         assert defaults.pop(example) is None
         del shown[example]
+    for example in ("model", "revision", "base_url"):
+        assert defaults["describer"].pop(example) is None
     for needs_no_line in ("profile", "device", "prompts", "scorer"):  # the last two are shown with the scorers
         shown.setdefault(needs_no_line, defaults[needs_no_line])
     assert shown == defaults

@@ -114,6 +114,22 @@ def test_settings_and_their_defaults_are_fixed() -> None:
     config = InspectionConfig().model_dump()
     assert config.pop("detection").keys() == DetectionConfig.model_fields.keys()
     assert config.pop("backbones") == {"precision": "auto", "compile": False}
+    assert config.pop("describer") == {
+        "use": "measured",
+        "model": None,
+        "revision": None,
+        "base_url": None,
+        "key_variable": "EXPLAINVAD_ENDPOINT_KEY",
+        "arm": "informed",
+        "quantization": "none",
+        "picture_px": 512,
+        "max_new_tokens": 1024,
+        "temperature": 0.0,
+        "minutes": 30.0,
+        "timeout": 120.0,
+        "retries": 2,
+        "at_once": 2,
+    }
     assert (config.pop("prompts"), config.pop("scorer")) == (None, ())
     assert config == {
         "model": None,

@@ -18,6 +18,9 @@ class Bands:
     irregular_solidity: float = 0.80  # area / convex area: below it "irregular"
     ring_fill: float = 0.75  # area / area with holes filled: below it "ring-shaped"
     hole_share: float = 0.01  # of the filled area: smaller holes are ragged thresholding, not holes
+    tiny_area: float = 0.001  # of the part: smaller regions are "tiny" where a model must choose a word
+    small_area: float = 0.01  # of the part: below it "small"
+    medium_area: float = 0.10  # of the part: below it "medium", from here "large"
     ring_gap: float = 0.006  # of the diagonal: left out around a region, where edges are soft
     ring_width: float = 0.020  # of the diagonal: the surroundings that a region is compared with
     just_noticeable: float = 2.3  # CIELAB units: smaller differences are not seen (Mahy et al., 1994)

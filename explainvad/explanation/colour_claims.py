@@ -35,8 +35,11 @@ _THAN = (
     rf"(?:(?:,|,? and| or)\s+{_COMPARATIVE})*(?:\s+in (?:colou?r|tone|hue|brightness))?"
     r"(?:\s+than\s+(?P<target>(?:(?!\s+(?:and|or|but|in|at|on|with)\b)[^,.;()!?])*))?"
 )
-# "Darker at its centre" compares places within the region.
-_ELSEWHERE = r"(?!\s+(?:at|on|near|towards?|along|inside|within|side|part|half|in (?!colou?r|tone|hue|brightness))\b)"
+# "Darker at its centre" and "a darker core" compare places within the region.
+_ELSEWHERE = (
+    r"(?!\s+(?:at|on|near|towards?|along|inside|within|side|part|half|core|cent(?:re|er)|middle|interior|outline"
+    r"|border|rim|edges?|halo|tail|tip|ends?|in (?!colou?r|tone|hue|brightness))\b)"
+)
 _BE = r"\b(?:is|isn't|appears|looks|seems)\s+(?:[a-z-]+(?:,| and| but)?\s+){0,2}?"
 _STOP = r"(?=\s*(?:$|[.,;()])|\s+(?:and|or|but)\b)"
 _RING_WORDS = re.compile(
@@ -124,7 +127,7 @@ def _measured_colour(facts: RegionFacts) -> str:
 _BRIGHTER_WORD = rf"(?P<word>{'|'.join(w for w in _BRIGHTNESS if w not in ('dark', 'bright'))})"
 _COLOUR_WORD = rf"(?P<word>{'|'.join(w for w in _COLOUR if not w.endswith('ish'))})"
 _COLOURED = rf"(?P<word>{'|'.join(w for w in _COLOUR if w.endswith('ish'))})"
-_BEFORE_NOUN = rf"(?=,?\s+(?:(?:and\s+)?[\w'-]+,?\s+){{0,3}}?{REGION_NOUN}\b)"
+_BEFORE_NOUN = rf"(?=,?\s+(?:(?:and\s+)?[\w'-]+,?\s+){{0,3}}?{REGION_NOUN}\b(?!\s+(?:in|inside|within|on|near) it\b))"
 _PROPERTY = r"in (?P<property>(?:brightness|colou?r)(?: (?:or|and) (?:brightness|colou?r))?)\b"
 
 READERS = (

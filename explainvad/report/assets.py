@@ -68,6 +68,7 @@ def template_environment(branding: Branding | None = None) -> Environment:
         "SIGNATURES": MEANINGS,
         "WORDS": wording.WORDS,
         "SHORT": wording.SHORT,
+        "AUTHOR_CHARACTERS": wording.AUTHOR_CHARACTERS,
         "CHECK_MARKS": wording.CHECK_MARKS,
         "distinct": wording.distinct,
         "period": wording.period,

@@ -18,7 +18,7 @@ from explainvad.report.figures import heat_scales
 from explainvad.report.lot_plots import LOTS_SHOWN, chart_words, control_chart, power_curve, power_words
 from explainvad.report.plots import colour_bar, score_plot
 from explainvad.report.statement import alarm_risk, statements, stream_rows, suspension
-from explainvad.types import JSON, CalibrationFacts, Decision, ImageRecord, LotInfo, LotReport
+from explainvad.types import JSON, CalibrationFacts, ClaimStatus, Decision, ImageRecord, LotInfo, LotReport
 
 LISTED_IN_SUMMARY = 60  # flagged images; more of them get a list on pages of its own, at this anchor
 LIST_ANCHOR = "flagged-images"
@@ -44,6 +44,15 @@ class FlaggedImage:
     p_value: float
     n_regions: int
     on_list: bool  # of Benjamini and Hochberg
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorCount:
+    """How many sentences an author wrote, and how they fared."""
+
+    author: str
+    total: int
+    by_status: Mapping[ClaimStatus, int]
 
 
 def issued_at(report: LotReport) -> datetime:
@@ -110,6 +119,7 @@ def report_context(
         "gates": next((r.verdict.gates for r in report.records if r.verdict), ()),
         "bound_methods": tuple(dict.fromkeys(r.verdict.probability.method for r in report.records if r.verdict)),
         "fallbacks": tuple(dict.fromkeys((*report.model.fallbacks, *report.provenance.fallbacks))),
+        "authors": authors_of(report),
         "configuration": flattened(report.provenance.config),
         "statements": statements(report),
         "streams": stream_rows(statistics.drift),
@@ -140,6 +150,18 @@ def flagged_images(report: LotReport) -> tuple[FlaggedImage, ...]:
         for r in report.records
         if r.flagged and r.verdict is not None
     )
+
+
+def authors_of(report: LotReport) -> tuple[AuthorCount, ...]:
+    """Who wrote the sentences of the report, in the order of their appearance; none where only measurements speak."""
+    sentences = [s for record in report.records for finding in record.findings for s in finding.sentences]
+    described = report.provenance.config.get("describer")
+    if not isinstance(described, dict) or described.get("use") == "measured":
+        return ()
+    counts: dict[str, dict[ClaimStatus, int]] = {}
+    for sentence in sentences:
+        counts.setdefault(sentence.author, dict.fromkeys(ClaimStatus, 0))[sentence.status] += 1
+    return tuple(AuthorCount(author, sum(found.values()), found) for author, found in counts.items())
 
 
 def _reconciled(report: LotReport) -> list[tuple[Decision, int]]:

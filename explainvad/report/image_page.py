@@ -13,7 +13,7 @@ from PIL import Image
 from explainvad.errors import UsageError
 from explainvad.report import figures
 from explainvad.report.assets import read_artifact
-from explainvad.report.wording import WORDS, elide, findings
+from explainvad.report.wording import AUTHOR_CHARACTERS, WORDS, elide, findings
 from explainvad.types import (
     CalibrationFacts,
     Claim,
@@ -30,6 +30,8 @@ from explainvad.types import (
 REGIONS_SHOWN = 3
 _LINES = (0, 16, 14, 12)  # of sentences, by the number of regions shown
 _CHARACTERS_A_LINE = 106
+_DISPUTED = (ClaimStatus.CONTRADICTED, ClaimStatus.PARTLY)
+_AUTHOR_CHARACTERS_A_LINE = 125
 _REASON_CHARACTERS, _REASON_CHARACTERS_A_LINE = 420, 105
 _PAGE_MM = 267.0  # A4 within its margins
 _RESERVE_MM = 4.0
@@ -170,7 +172,7 @@ def image_page(
         heat=heat,
         colour_bar=colour_bar,
         reference=whole_reference,
-        height_class=_height_class(record, reasons, len(regions), sentences),
+        height_class=_height_class(record, reasons, len(regions), sentences, tuple(authors.values())),
         above_threshold=above,
         regions=tuple(regions),
         sentences=tuple(sentences),
@@ -207,17 +209,21 @@ def _reasons(record: ImageRecord) -> tuple[str, ...]:
 
 
 def _sentences(record: ImageRecord) -> tuple[list[SentenceView], dict[str, str], int]:
-    """Choose the sentences that fit, heaviest region first, and give each author a letter."""
+    """Choose the sentences that fit, measured ones and the heaviest region first, and give each author a letter."""
     authors: dict[str, str] = {}
     views: list[SentenceView] = []
+    shown = record.findings[:REGIONS_SHOWN]
+    disputes = {s: tuple(c for c in s.claims if c.status in _DISPUTED) for f in shown for s in f.sentences}
+    # What a region's first author says, the measurement, comes before what anyone else says of another region
+    first = [s for f in shown for s in f.sentences if s.author == f.sentences[0].author]
     room = _LINES[min(REGIONS_SHOWN, len(record.findings))]
-    for finding in record.findings[:REGIONS_SHOWN]:
-        fitting: list[tuple[Sentence, tuple[Claim, ...]]] = []
-        for sentence in finding.sentences:
-            disputed = tuple(c for c in sentence.claims if c.status in (ClaimStatus.CONTRADICTED, ClaimStatus.PARTLY))
-            room -= _lines(sentence, disputed)
-            if room >= 0:
-                fitting.append((sentence, disputed))
+    chosen: set[Sentence] = set()
+    for sentence in dict.fromkeys((*first, *disputes)):
+        room -= _lines(sentence, disputes[sentence])
+        if room >= 0:
+            chosen.add(sentence)
+    for finding in shown:
+        fitting = [(sentence, disputes[sentence]) for sentence in finding.sentences if sentence in chosen]
         for k, (sentence, disputed) in enumerate(fitting):
             letter = authors.setdefault(sentence.author, chr(ord("a") + min(len(authors), 25)))
             rows = len(fitting) if k == 0 else 0
@@ -231,8 +237,17 @@ def _lines(sentence: Sentence, disputed: Sequence[Claim]) -> int:
     return 1 + length // _CHARACTERS_A_LINE
 
 
+def _author_characters(authors: Sequence[str]) -> int:
+    """Of the note below the sentences; an author has its letter in brackets before it."""
+    return sum(6 + min(len(author), AUTHOR_CHARACTERS) for author in authors)
+
+
 def _height_class(
-    record: ImageRecord, reasons: Sequence[str], n_regions: int, sentences: Sequence[SentenceView]
+    record: ImageRecord,
+    reasons: Sequence[str],
+    n_regions: int,
+    sentences: Sequence[SentenceView],
+    authors: Sequence[str],
 ) -> str:
     """Choose the height of the two large pictures so that the page is full and never two: h66 is 66 mm."""
     head, row, more = 6.3, 4.4, 3.3  # mm: a table's head, its rows of one line, each further line
@@ -249,6 +264,7 @@ def _height_class(
         used += 4.1 * (len(record.findings) > REGIONS_SHOWN)
     if sentences:
         used += head + 5.9 + sum(3.8 + more * (_lines(s.sentence, s.disputed) - 1) for s in sentences)
+        used += more * (_author_characters(authors) // _AUTHOR_CHARACTERS_A_LINE)
     verdict = _verdict(record)
     used += head + row * max(len(record.scores) + 1 + (verdict.p_interval is not None), len(verdict.gates))
     used += 30.6  # the human verdict

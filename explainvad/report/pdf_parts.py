@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from explainvad.report.attachments import Printed
 from explainvad.report.branding import Branding
-from explainvad.report.context import LIST_ANCHOR, LISTED_IN_SUMMARY, FlaggedImage
+from explainvad.report.context import LIST_ANCHOR, LISTED_IN_SUMMARY, AuthorCount, FlaggedImage
 from explainvad.report.exports import canonical_json, plain
 from explainvad.types import ImageRecord, LotReport
 
@@ -78,6 +78,7 @@ class Common:
     flagged: tuple[FlaggedImage, ...]
     listed: bool  # whether they have a list on pages of its own
     images_per_part: int  # 0 where there are no parts
+    authors: tuple[AuthorCount, ...]
     attachments: tuple[Printed, ...]
     branding: Branding
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from explainvad.errors import RenderError
 from explainvad.report.attachments import Attachment, printed
 from explainvad.report.branding import Branding
-from explainvad.report.context import flagged_images, issued_at
+from explainvad.report.context import authors_of, flagged_images, issued_at
 from explainvad.report.pdf_merge import attach, merged, save
 from explainvad.report.pdf_parts import (
     COMMON,
@@ -66,6 +66,7 @@ class PdfRenderer:
             flagged=flagged_images(report),
             listed=any(part.kind == "list" for part in parts),
             images_per_part=self._images_per_part if len(parts) > 1 else 0,
+            authors=authors_of(report),
             attachments=tuple(printed(files)),
             branding=branding,
         )

@@ -59,7 +59,7 @@ class PartRenderer:
         shown = [record for record in report.records if record.image_id in set(common.shown)]
         self._context = report_context(report, shown, common.attachments, common.branding)
         # These were decided before the findings were left out, and with the division into parts
-        self._context |= {"flagged": common.flagged, "listed": common.listed}
+        self._context |= {"flagged": common.flagged, "listed": common.listed, "authors": common.authors}
         self._context["images_per_part"] = common.images_per_part
         self._environment = template_environment(common.branding)
         self._engine = Engine()

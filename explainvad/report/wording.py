@@ -25,6 +25,7 @@ WORDS: Mapping[str, str] = {
     Decision.NOT_INSPECTED: "Not inspected",
 }
 SHORT: Mapping[str, str] = {**WORDS, Decision.DEFER: "Defer"}  # where there is room for two words at most
+AUTHOR_CHARACTERS = 240  # of an author line on a printed page; report.json has all of it
 CHECK_MARKS: Mapping[str, str] = {
     ClaimStatus.SUPPORTED: "✓",
     ClaimStatus.PARTLY: "~",

@@ -35,7 +35,9 @@ def small_lot(tmp_path_factory: pytest.TempPathFactory) -> LotReport:
 def job(small_lot: LotReport, tmp_path: Path) -> Job:
     """The pages of both, ready to be rendered in a folder."""
     shown = shown_records(small_lot, "flagged")
-    common = Common(small_lot.run_dir, ("img-00001", "img-00002"), flagged_images(small_lot), False, 2, (), Branding())
+    common = Common(
+        small_lot.run_dir, ("img-00001", "img-00002"), flagged_images(small_lot), False, 2, (), (), Branding()
+    )
     part = Part("images", "the pages of img-00001 to img-00002", shown, 0, expected=2)
     (tmp_path / COMMON).write_bytes(written(common))
     (tmp_path / REPORT).write_bytes(without_findings(small_lot))

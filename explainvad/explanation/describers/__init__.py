@@ -1,0 +1,1 @@
+"""Language models that write about regions: asked one region at a time, held to a schema, checked against facts."""

@@ -1,0 +1,83 @@
+"""From an answer to sentences that a report may print: every one is compared with what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from explainvad.explanation.bands import BANDS
+from explainvad.explanation.claims import verify
+from explainvad.explanation.colour import BRIGHTER, DARKER, NO_BASELINE
+from explainvad.explanation.describers.answer import SIZES, UNDETERMINED, Answer
+from explainvad.types import Claim, ClaimStatus, RegionFacts, Sentence
+
+_LABELS = {
+    ClaimStatus.SUPPORTED: "Chosen words",
+    ClaimStatus.PARTLY: "Chosen words",
+    ClaimStatus.CONTRADICTED: "Chosen words",
+    ClaimStatus.UNVERIFIABLE: "Opinion, not measured",
+}
+
+
+def checked_sentences(answer: Answer, facts: RegionFacts, author: str, echo: str | None) -> tuple[Sentence, ...]:
+    """The sentences of ``answer``: its texts, read by :func:`verify`, and its chosen words, compared with the facts.
+
+    ``echo`` is the author of sentences that only repeat facts; None where the model was told none.
+    """
+    # Models like to say a thing twice
+    told = {s.text: s for text in (answer.visual_evidence, answer.comparison) for s in verify(text, author, facts)}
+    return tuple(_authored(sentence, echo) for sentence in (*told.values(), *_chosen(answer, facts, author)))
+
+
+def size_word(facts: RegionFacts) -> str:
+    """The region's size in one of the words of SIZES, by its share of the part (or image)."""
+    return SIZES[sum(facts.area_share >= edge for edge in (BANDS.tiny_area, BANDS.small_area, BANDS.medium_area))]
+
+
+def brightness_word(facts: RegionFacts) -> str:
+    """The measured brightness in one of the words that a model chooses from."""
+    return {DARKER: "darker", BRIGHTER: "brighter"}.get(facts.brightness, "same")
+
+
+def _authored(sentence: Sentence, echo: str | None) -> Sentence:
+    if echo is None or sentence.status is not ClaimStatus.SUPPORTED:
+        return sentence
+    return Sentence(sentence.text, echo, sentence.status, sentence.claims)
+
+
+def _chosen(answer: Answer, facts: RegionFacts, author: str) -> Iterator[Sentence]:
+    """One sentence for all chosen words that fare alike, so that none is struck through with another one."""
+    claims = [claim for claim in _claims(answer, facts) if claim.stated != UNDETERMINED]
+    for status, label in _LABELS.items():
+        alike = tuple(claim for claim in claims if claim.status is status)
+        if alike:
+            listing = ", ".join(f"{claim.kind} {claim.stated}" for claim in alike)
+            yield Sentence(f"{label}: {listing}.", author, status, alike)
+
+
+def _claims(answer: Answer, facts: RegionFacts) -> Iterator[Claim]:
+    """Compare word by word; what cannot be measured is never more than unverifiable."""
+    yield Claim("place", answer.location, f"{facts.place} of the {facts.frame}", _place(answer.location, facts))
+    measurable = facts.baseline != NO_BASELINE
+    brightness = _same(answer.brightness, brightness_word(facts)) if measurable else ClaimStatus.UNVERIFIABLE
+    measured = f"{facts.brightness}, ΔL* {facts.delta_l:.1f}" if measurable else facts.baseline
+    yield Claim("brightness", answer.brightness, measured, brightness)
+    shape = _same(answer.shape, facts.shape)
+    if facts.shape == "point-like" and shape is ClaimStatus.CONTRADICTED:
+        shape = ClaimStatus.UNVERIFIABLE  # too small to have a shape
+    yield Claim("shape", answer.shape, facts.shape, shape)
+    measured = f"{size_word(facts)}, {100 * facts.area_share:.2g} % of the {facts.frame}"
+    yield Claim("size", answer.size, measured, _same(answer.size, size_word(facts)))
+    for kind, word in (("defect type", answer.defect_type), ("severity", answer.severity)):
+        yield Claim(kind, word, "not measured", ClaimStatus.UNVERIFIABLE)
+
+
+def _place(stated: str, facts: RegionFacts) -> ClaimStatus:
+    if not facts.cells:  # spread so far that no cell is its place
+        return ClaimStatus.PARTLY
+    if stated != facts.place and stated in facts.cells:
+        return ClaimStatus.PARTLY
+    return _same(stated, facts.place)
+
+
+def _same(stated: str, measured: str) -> ClaimStatus:
+    return ClaimStatus.SUPPORTED if stated == measured else ClaimStatus.CONTRADICTED
