@@ -31,7 +31,8 @@ EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 FORMATS = "pdf,html,csv,json"
 ALL_FORMATS = f"{FORMATS},parquet,coco,maps"
-LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by", "pages"}  # what an analysis may set anew
+# What an analysis may set anew
+LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by", "pages", "regions"}
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.regions import ThresholdAttributor
+from explainvad.attribution.sam import SamRefiner
 from explainvad.config import InspectionConfig
 from explainvad.detection.ensemble import Ensemble
 from explainvad.inspection import acquired, describe, inspected
@@ -34,8 +35,9 @@ def judge(
     gallery: ReferenceGallery,
     config: InspectionConfig,
     cell: str,
+    refiner: SamRefiner | None = None,
 ) -> Judged:
-    """Judge one image at the levels of ``config``, by the calibration of its ``cell``."""
+    """Judge one image at the levels of ``config``, by the calibration of its ``cell``; ``refiner`` draws outlines."""
     known = calibrator.cell(cell)
     scores = ensemble.score(image)
     fused_map = calibrator.scales.fusion.map(scores)
@@ -59,5 +61,8 @@ def judge(
             region_alpha=config.alpha,
             at_least=1 if verdict.p_value <= config.alpha else 0,
         )
-        record = replace(record, findings=describe(image, attributor.regions(image, fused_map, scores)))
+        regions = attributor.regions(image, fused_map, scores)
+        if refiner is not None:
+            regions = refiner.refine(image, fused_map, regions, attributor.cluster_threshold)
+        record = replace(record, findings=describe(image, regions))
     return Judged(record, scores, fused_map, picture)

@@ -14,6 +14,7 @@ from explainvad.config import (
     BackboneConfig,
     DetectionConfig,
     InspectionConfig,
+    RegionsConfig,
     ScorerConfig,
     load_config,
     parse_config,
@@ -59,11 +60,12 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
         ),
         profile="custom",
         backbones=BackboneConfig(precision="bf16", compile=True),
+        regions=RegionsConfig(refine="sam", sam="sam-vit-b", agreement=0.7),
         prompts={"object": "tile"},
         scorer=(ScorerConfig(use="unet"), ScorerConfig(use="patchcore", resolution=128, label="small")),
     )
     default = InspectionConfig().model_dump()
-    nested = ((config.detection, "detection"), (config.backbones, "backbones"))
+    nested = ((config.detection, "detection"), (config.backbones, "backbones"), (config.regions, "regions"))
     for given, usual in ((config.model_dump(), default), *((c.model_dump(), default[name]) for c, name in nested)):
         assert not {key for key, value in given.items() if value == usual[key]}  # every setting is tried
     assert load_config(write(tmp_path, to_toml(config.model_dump(mode="json")))) == config

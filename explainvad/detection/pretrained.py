@@ -14,10 +14,7 @@ from explainvad.detection.scorer import FrozenScorer
 from explainvad.errors import UsageError
 from explainvad.types import ImageScore, InspectionImage, ScorerCard
 
-MISSING = (
-    "SAM refinement: not used, regions are cut by the calibrated threshold",
-    "language model: not used, sentences are written from measured facts",
-)
+MISSING = ("language model: not used, sentences are written from measured facts",)
 GPU_BATCH = 32  # images
 COMPONENT = "scorer-"  # before the label: a bundle's component, whatever a scorer is called
 
