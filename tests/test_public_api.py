@@ -114,6 +114,7 @@ def test_settings_and_their_defaults_are_fixed() -> None:
     config = InspectionConfig().model_dump()
     assert config.pop("detection").keys() == DetectionConfig.model_fields.keys()
     assert config.pop("backbones") == {"precision": "auto", "compile": False}
+    assert config.pop("regions") == {"refine": "threshold", "sam": "", "agreement": 0.5}
     assert (config.pop("prompts"), config.pop("scorer")) == (None, ())
     assert config == {
         "model": None,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from explainvad.detection.loading import unpickled
-from explainvad.detection.sam_network import sam_network, sam_shape
+from explainvad.detection.sam_network import architecture, sam_network
 from explainvad.detection.weights import WeightStore
 from explainvad.detection.weights_lock import LAYOUTS, locked_file
 from explainvad.errors import WeightsError
@@ -84,9 +84,9 @@ def open_sam(setting: str, file: Path | None, store: WeightStore | None = None) 
         sha256, tensors = locked_file(checkpoint).sha256, read_sam(checkpoint)
     except OSError as error:
         raise WeightsError(f"{checkpoint} cannot be read: {error.strerror or error}") from error
-    shape = sam_shape(checkpoint.name, tensors)
     source = f"{checkpoint.name}, sha256 {sha256[:16]}…, licence not stated"
-    return OpenedSam(sam_network(checkpoint.name, tensors), shape.name, source, sha256)
+    network = sam_network(checkpoint.name, tensors)
+    return OpenedSam(network, architecture(checkpoint.name, tensors), source, sha256)
 
 
 def sam_checkpoint(path: Path) -> Path | None:
@@ -144,6 +144,6 @@ def take_sam(name: str, checkpoint: Path, folder: Path) -> None:
     """Put a checkpoint into ``folder`` in the store's own layout: safetensors, and which architecture they are of."""
     tensors = read_sam(checkpoint)
     config, target = LAYOUTS[LIBRARY]
-    architecture = sam_shape(name, tensors).name
+    stated = json.dumps({"architecture": architecture(name, tensors)})
     save_file({key: value.clone().contiguous() for key, value in tensors.items()}, folder / target)
-    (folder / config).write_text(json.dumps({"architecture": architecture}) + "\n", encoding="utf-8")
+    (folder / config).write_text(stated + "\n", encoding="utf-8")

@@ -2,7 +2,8 @@
 
 Checkpoints carry no configuration, and segment_anything's own registry unpickles them. Here every size is read from
 the shapes of tensors that were loaded without running code, the network is built from them, and then every tensor
-must find its place. ``vit_b``, ``vit_l`` and ``vit_h`` are the published ones; others of that make load as well.
+must find its place. ``vit_b``, ``vit_l`` and ``vit_h`` are the published ones; others of that make load as well, and so
+does MobileSAM (:mod:`explainvad.detection.mobile_sam`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from explainvad.detection.loading import UNBUILDABLE, load_strictly
+from explainvad.detection.mobile_sam import MobileEncoder, is_mobile, own_names
 from explainvad.errors import WeightsError
 
+MOBILE = "mobile"
 DECODER_HEADS = 8  # of every published checkpoint; the one size that no shape tells
 MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)  # of channels on [0, 1]
 STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
@@ -100,11 +103,20 @@ def sam_shape(name: str, tensors: Mapping[str, Tensor]) -> SamShape:
     )
 
 
+def architecture(name: str, tensors: Mapping[str, Tensor]) -> str:
+    """vit_b, vit_l, vit_h, mobile, or the sizes of another one. Raises WeightsError where they are of no SAM."""
+    return MOBILE if is_mobile(tensors) else sam_shape(name, tensors).name
+
+
 def sam_network(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     """The ``segment_anything.modeling.Sam`` of these tensors, in evaluation mode.
 
     Raises WeightsError, calling the weights ``name``, when a tensor is missing, left over or of another shape.
     """
+    if is_mobile(tensors):
+        network, tensors = empty_sam(PUBLISHED["vit_b"], MobileEncoder()), own_names(tensors)
+        load_strictly(name, network, tensors)
+        return network
     shape = sam_shape(name, tensors)
     try:
         network = empty_sam(shape)
@@ -116,8 +128,8 @@ def sam_network(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     return network
 
 
-def empty_sam(shape: SamShape) -> nn.Module:
-    """A network of these sizes with random weights, in evaluation mode."""
+def empty_sam(shape: SamShape, encoder: nn.Module | None = None) -> nn.Module:
+    """A network of these sizes with random weights, in evaluation mode; with another image ``encoder`` if given."""
     from segment_anything.modeling import (  # type: ignore[import-untyped]
         ImageEncoderViT,
         MaskDecoder,
@@ -128,7 +140,8 @@ def empty_sam(shape: SamShape) -> nn.Module:
 
     grid = shape.side // shape.patch
     network: nn.Module = Sam(
-        image_encoder=ImageEncoderViT(
+        image_encoder=encoder
+        or ImageEncoderViT(
             img_size=shape.side,
             patch_size=shape.patch,
             embed_dim=shape.width,

@@ -11,6 +11,7 @@ from segment_anything import sam_model_registry
 from tiny_sam import NAME, TINY, tiny_sam, write_sam
 
 from explainvad.detection.catalogue import CATALOGUE
+from explainvad.detection.mobile_sam import MobileEncoder
 from explainvad.detection.sam_checkpoint import open_sam, sam_checkpoint
 from explainvad.detection.sam_network import PUBLISHED, empty_sam, sam_network, sam_shape
 from explainvad.detection.weights import WeightStore
@@ -169,6 +170,51 @@ def test_weights_of_the_hub_go_by_the_names_of_transformers(tmp_path: Path) -> N
         )
     torch.testing.assert_close(masks, expected.pred_masks[0], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(quality, expected.iou_scores[0], rtol=1e-3, atol=1e-4)
+
+
+def mobile_checkpoint() -> dict[str, torch.Tensor]:
+    """A checkpoint by the names that MobileSAM's authors gave: downsampling ends a stage, and a classifier is left."""
+    network = empty_sam(PUBLISHED["vit_b"], MobileEncoder())
+    found = {}
+    for key, value in network.state_dict().items():
+        name = key
+        if key.startswith("image_encoder."):
+            name = name.replace(".stages.3.down", ".layers.2.down").replace(".stages.2.down", ".layers.1.down")
+            name = name.replace(".stages.1.down", ".layers.0.down").replace(".stages.", ".layers.")
+            name = name.replace("patch_embed.conv1", "patch_embed.seq.0").replace(
+                "patch_embed.conv2", "patch_embed.seq.2"
+            )
+            name = name.replace(".conv.", ".c.")
+        found[name] = value
+    head = {"norm_head.weight": 320, "norm_head.bias": 320, "head.weight": 320_000, "head.bias": 1000}
+    return found | {f"image_encoder.{name}": torch.zeros(size) for name, size in head.items()}
+
+
+def test_a_mobile_sam_is_known_by_its_names_and_fits_strictly(tmp_path: Path) -> None:
+    tensors = mobile_checkpoint()
+    # As the authors' own class has them
+    for key in (
+        "layers.0.blocks.0.conv1.c.weight",
+        "layers.1.blocks.0.attn.attention_biases",
+        "layers.2.downsample.conv2.bn.running_var",
+        "layers.3.blocks.1.local_conv.c.weight",
+        "neck.3.bias",
+        "head.weight",
+    ):
+        assert f"image_encoder.{key}" in tensors
+    assert len([key for key in tensors if key.startswith("image_encoder.")]) == 302
+    torch.save(tensors, tmp_path / "mobile_sam.pt")
+    opened = open_sam("", tmp_path / "mobile_sam.pt")
+    assert opened.architecture == "mobile"
+    key = "layers.2.downsample.conv2.c.weight"
+    loaded = opened.network.image_encoder.stages[3].downsample.conv2.conv.weight  # type: ignore[union-attr,index]
+    assert torch.equal(loaded, tensors[f"image_encoder.{key}"])
+    with torch.inference_mode():  # a sixteenth of a frame a place, as SAM's own
+        assert opened.network.image_encoder(torch.zeros(1, 3, 256, 256)).shape == (1, 256, 16, 16)  # type: ignore[operator]
+    for changed in ({f"image_encoder.{key}": None}, {"image_encoder.layers.9.c.weight": torch.zeros(1)}):
+        altered = {k: v for k, v in {**tensors, **changed}.items() if v is not None}
+        with pytest.raises(WeightsError, match="mine: the weights do not fit Sam"):
+            sam_network("mine", altered)
 
 
 def test_untrained_networks_are_made_from_their_seed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
