@@ -33,7 +33,7 @@ EXIT_INTERRUPTED = 130
 FORMATS = "pdf,html,csv,json"
 ALL_FORMATS = f"{FORMATS},parquet,coco,maps"
 # What an analysis may set anew
-LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by", "pages", "describer"}
+LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by", "pages", "describer", "regions"}
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -58,7 +58,11 @@ def pull(
     names: Names,
     folder: Annotated[
         Path | None,
-        typer.Option("--from", help="Take the weights NAME from this folder, not from the hub.", show_default=False),
+        typer.Option(
+            "--from",
+            help="Take the weights NAME from this folder, not from the hub; a checkpoint of Segment Anything as it is.",
+            show_default=False,
+        ),
     ] = None,
     update: Update = False,
 ) -> None:

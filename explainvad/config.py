@@ -76,6 +76,31 @@ class DescriberConfig(BaseModel):
         return self
 
 
+class RegionsConfig(BaseModel):
+    """``[regions]``: who draws the outlines of regions. It changes no verdict and no p-value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    refine: Literal["threshold", "sam"] = Field(default="threshold", description="sam: where it agrees")
+    sam: str = Field(default="", pattern=r"^[^\x00]{0,4096}$", description="its weights: a name, file or folder")
+    agreement: float = Field(default=0.5, gt=0, le=1, description="of SAM's mask with the evidence; dropped below it")
+
+    @property
+    def sam_file(self) -> Path | None:
+        """The checkpoint, or the folder of one, that ``sam`` names; None where it is a name in the weight store."""
+        path = Path(self.sam)
+        return path if len(path.parts) > 1 or path.suffix in (".pth", ".pt", ".bin", ".safetensors") else None
+
+    @model_validator(mode="after")
+    def _sam_has_weights(self) -> RegionsConfig:
+        if self.refine == "sam" and not self.sam:
+            raise ValueError(
+                'refine = "sam" needs sam = "NAME" of weights in the store (`explainvad models pull sam-vit-b`), or '
+                'sam = "PATH" of a checkpoint of Segment Anything'
+            )
+        return self
+
+
 class ScorerConfig(BaseModel):
     """``[[scorer]]``: one member of a custom ensemble; what else it says are that scorer's own options."""
 
@@ -117,6 +142,7 @@ class InspectionConfig(BaseModel):
     detection: DetectionConfig = DetectionConfig()
     backbones: BackboneConfig = BackboneConfig()
     describer: DescriberConfig = DescriberConfig()
+    regions: RegionsConfig = RegionsConfig()
     prompts: dict[str, Any] | None = Field(default=None, description="of CLIP scorers: object, set, states, templates")
     scorer: tuple[ScorerConfig, ...] = Field(default=(), description="of the profile custom")
 
@@ -130,7 +156,10 @@ class InspectionConfig(BaseModel):
 
 
 def load_config(path: Path) -> InspectionConfig:
-    """Read a TOML file. ``model``, and a describer's folder, become absolute, relative to it. Raises ConfigError."""
+    """Read a TOML file. ``model``, a describer's folder and a path of SAM become absolute, relative to it.
+
+    Raises ConfigError.
+    """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
@@ -142,6 +171,9 @@ def load_config(path: Path) -> InspectionConfig:
     if config.describer.model and config.describer.use != "endpoint" and folder.is_dir():
         describer = config.describer.model_copy(update={"model": str(folder.resolve())})
         config = config.model_copy(update={"describer": describer})
+    if (checkpoint := config.regions.sam_file) is not None:
+        found = str((path.parent / checkpoint).resolve())
+        config = config.model_copy(update={"regions": config.regions.model_copy(update={"sam": found})})
     return config
 
 

@@ -52,15 +52,15 @@ def model_describer(
     )
 
 
-def recorded_config(config: InspectionConfig) -> dict[str, Any]:
-    """Every setting that can change a result, for the record: of a describer that is not used, none can.
+def recorded_describer(describer: DescriberConfig) -> dict[str, Any]:
+    """``[describer]`` as a run records it: every key that can change a result; of one that is not used, none can.
 
     A model's folder is recorded by its name: where it lies is this machine's business, and its weights are hashed.
     """
-    settings = config.model_dump(mode="json", exclude={"model", "device"})
-    described = settings["describer"]
-    if config.describer.use == "measured":
-        settings["describer"] = {"use": "measured"}
-    elif config.describer.use == "vlm" and Path(described["model"]).expanduser().is_dir():
-        described["model"] = Path(described["model"]).expanduser().resolve().name
-    return settings
+    if describer.use == "measured":
+        return {"use": "measured"}
+    recorded = describer.model_dump(mode="json")
+    folder = Path(recorded["model"]).expanduser()
+    if describer.use == "vlm" and folder.is_dir():
+        recorded["model"] = folder.resolve().name
+    return recorded

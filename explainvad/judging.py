@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.regions import ThresholdAttributor
+from explainvad.attribution.sam import SamRefiner
 from explainvad.config import InspectionConfig
 from explainvad.detection.ensemble import Ensemble
 from explainvad.explanation.describers.model import ModelDescriber
@@ -35,11 +36,12 @@ def judge(
     gallery: ReferenceGallery,
     config: InspectionConfig,
     cell: str,
+    refiner: SamRefiner | None = None,
     model: ModelDescriber | None = None,
 ) -> Judged:
     """Judge one image at the levels of ``config``, by the calibration of its ``cell``.
 
-    ``model`` describes regions beside the measured sentences; nothing that it says changes the verdict.
+    ``refiner`` draws outlines; ``model`` describes regions beside the measured sentences. Neither changes the verdict.
     """
     known = calibrator.cell(cell)
     scores = ensemble.score(image)
@@ -65,5 +67,7 @@ def judge(
             at_least=1 if verdict.p_value <= config.alpha else 0,
         )
         regions = attributor.regions(image, fused_map, scores)
+        if refiner is not None:
+            regions = refiner.refine(image, fused_map, regions, attributor.cluster_threshold)
         record = replace(record, findings=describe(image, regions, model, picture))
     return Judged(record, scores, fused_map, picture)

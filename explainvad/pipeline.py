@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainvad.attribution.references import ReferenceGallery
+from explainvad.attribution.sam import SamRefiner
 from explainvad.bundle import read_bundle, write_bundle
-from explainvad.config import InspectionConfig, parse_config
-from explainvad.describing import model_describer, recorded_config
+from explainvad.config import InspectionConfig, RegionsConfig, parse_config
+from explainvad.describing import model_describer, recorded_describer
 from explainvad.detection.profiles import restore_ensemble
 from explainvad.errors import NotFittedError, UnreadableImageError, UsageError
 from explainvad.explanation.describers.model import ModelDescriber
@@ -31,6 +32,7 @@ from explainvad.monitoring import finish
 from explainvad.read_ahead import AHEAD, read_ahead
 from explainvad.record.events import RunStart
 from explainvad.record.run import Run
+from explainvad.refining import not_used, outline_refiner, recorded_regions
 from explainvad.reporting import load_report
 from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard, Progress
 from explainvad.uncertainty.calibrator import Calibrator
@@ -49,6 +51,7 @@ class Inspector:
         self.config, self.model_id, self.path = config, model_id, path
         self.ensemble, self.calibrator, self.gallery = fitted.ensemble, fitted.calibrator, fitted.gallery
         self.split, self.fitted = fitted.split, fitted.facts
+        self._refiners: dict[RegionsConfig, SamRefiner | None] = {}
 
     # -- fitting ----------------------------------------------------------------------------------------
 
@@ -94,7 +97,7 @@ class Inspector:
         """Write the bundle ``*.evad``."""
         arrays, settings = self.ensemble.state()
         contents = {
-            "config": self.config.model_dump(mode="json", exclude={"model", "device", "describer"}),
+            "config": self.config.model_dump(mode="json", exclude={"model", "device", "regions", "describer"}),
             "ensemble": settings,
             "calibration": self.calibrator.state(),
             "split": asdict(self.split),
@@ -129,7 +132,8 @@ class Inspector:
             if len(known.defects):
                 require_images(len(known.defects), config.beta, "accepting (on labelled defects)")
         calibration = self.calibrator.facts(self.split, alpha=config.alpha, beta=config.beta, gamma=config.gamma)
-        return model_card(self.model_id, config, self.ensemble.cards(), self.ensemble.missing, calibration, self.fitted)
+        missing = (*not_used(config.regions), *self.ensemble.missing)
+        return model_card(self.model_id, config, self.ensemble.cards(), missing, calibration, self.fitted)
 
     # -- inspecting -------------------------------------------------------------------------------------
 
@@ -143,10 +147,10 @@ class Inspector:
     ) -> LotReport:
         """Inspect every file of a lot and record it in ``out`` (default ``reports/<lot>``); resumes a killed run.
 
-        ``levels`` override alpha, beta, gamma, q, prior, confidence, group_by, pages and describer (a mapping, the keys
-        of ``[describer]``) of the model's configuration.
-        An image's verdict depends on the model and that image alone. Raises LotError, TooFewImagesError,
-        RunConflictError, StorageError, and WeightsError for a describer that cannot be loaded.
+        ``levels`` override alpha, beta, gamma, q, prior, confidence, group_by, pages, regions and describer (these two
+        as mappings of their tables' keys) of the model's configuration. An image's verdict depends on the model and
+        that image alone. Raises LotError, TooFewImagesError, RunConflictError, StorageError, and WeightsError for a
+        Segment Anything or a describer that cannot be loaded.
         """
         root = Path(lot)
         run_dir = Path(out) if out is not None else Path("reports") / root.resolve().name
@@ -156,12 +160,15 @@ class Inspector:
         config = parse_config({**self.config.model_dump(), **levels}, "analyze")
         if self.path is None:
             raise NotFittedError("the record names its model by the bundle's hash: save this inspector before analyze")
-        card, cells = self.card(config), self.cells([file.file for file in files], config.group_by)
+        refiner = self._refiner(config)
+        card = replace(self.card(config), outlines=refiner.describe() if refiner else None)
+        cells = self.cells([file.file for file in files], config.group_by)
         start = RunStart(
             lot=info,
             files=tuple((file.image_id, file.file) for file in files),
             model=card,
-            config=recorded_config(config),
+            config=config.model_dump(mode="json", exclude={"model", "device"})
+            | {"regions": recorded_regions(config.regions, refiner), "describer": recorded_describer(config.describer)},
             software=f"explainvad {version('explainvad')}",
             versions=versions(),
             platform=f"{platform.system()} {platform.machine()}",
@@ -211,7 +218,9 @@ class Inspector:
         if not self.ensemble.reads_lot:
             return self
         lot = self.ensemble.for_lot(LazyImages(files))
-        return Inspector(self.config, Fitted(lot, self.calibrator, self.gallery, self.split, self.fitted))
+        inspector = Inspector(self.config, Fitted(lot, self.calibrator, self.gallery, self.split, self.fitted))
+        inspector._refiners = self._refiners
+        return inspector
 
     def _read(
         self, todo: Sequence[tuple[LotFile, str]], root: Path, mm_per_pixel: float | None
@@ -295,7 +304,14 @@ class Inspector:
     def _judged(
         self, image: InspectionImage, config: InspectionConfig, cell: str, describer: ModelDescriber | None = None
     ) -> Judged:
-        return judge(image, self.ensemble, self.calibrator, self.gallery, config, cell, describer)
+        refiner = self._refiner(config)
+        return judge(image, self.ensemble, self.calibrator, self.gallery, config, cell, refiner, describer)
+
+    def _refiner(self, config: InspectionConfig) -> SamRefiner | None:
+        """What draws the outlines at these settings; its weights are loaded once."""
+        if config.regions not in self._refiners:
+            self._refiners[config.regions] = outline_refiner(config.regions, self.config.device)
+        return self._refiners[config.regions]
 
 
 def _readable(reads: Iterable[Callable[[], InspectionImage]]) -> Iterator[InspectionImage]:

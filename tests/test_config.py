@@ -15,6 +15,7 @@ from explainvad.config import (
     DescriberConfig,
     DetectionConfig,
     InspectionConfig,
+    RegionsConfig,
     ScorerConfig,
     load_config,
     parse_config,
@@ -76,11 +77,13 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
             retries=1,
             at_once=3,
         ),
+        regions=RegionsConfig(refine="sam", sam="sam-vit-b", agreement=0.7),
         prompts={"object": "tile"},
         scorer=(ScorerConfig(use="unet"), ScorerConfig(use="patchcore", resolution=128, label="small")),
     )
     default = InspectionConfig().model_dump()
-    nested = ((config.detection, "detection"), (config.backbones, "backbones"), (config.describer, "describer"))
+    tables = ("detection", "backbones", "regions", "describer")
+    nested = tuple((getattr(config, name), name) for name in tables)
     for given, usual in ((config.model_dump(), default), *((c.model_dump(), default[name]) for c, name in nested)):
         assert not {key for key, value in given.items() if value == usual[key]}  # every setting is tried
     assert load_config(write(tmp_path, to_toml(config.model_dump(mode="json")))) == config

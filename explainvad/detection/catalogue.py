@@ -1,4 +1,4 @@
-"""The backbones that are known by a short name: what they are, where they come from, and under which licence.
+"""The networks that are known by a short name: what they are, where they come from, and under which licence.
 
 Hub ids, architectures, normalisation and licences are timm's and open_clip's own records; sizes follow from the
 parameters in float32. Weights of other names can be brought along in a folder.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Library = Literal["timm", "open_clip", "explainvad"]
+Library = Literal["timm", "open_clip", "segment_anything", "explainvad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,12 @@ def _timm(
     return Pretrained(
         "timm", tagged.partition(".")[0], f"timm/{tagged}", licence, megabytes, multiple, family, purpose, args
     )
+
+
+def _sam(architecture: str, size: str, megabytes: int) -> Pretrained:
+    """A Segment Anything; the hub keeps it in the layout of transformers, which is taken over at a pull."""
+    hub, purpose = f"facebook/sam-vit-{size}", "outlines of regions"
+    return Pretrained("segment_anything", architecture, hub, "Apache-2.0", megabytes, 1, "promptable", purpose)
 
 
 _ANY_SIZE = {
@@ -89,4 +95,7 @@ CATALOGUE: dict[str, Pretrained] = {
         "image and text",
         "WinCLIP",
     ),
+    "sam-vit-b": _sam("vit_b", "base", 375),
+    "sam-vit-l": _sam("vit_l", "large", 1249),
+    "sam-vit-h": _sam("vit_h", "huge", 2564),
 }

@@ -18,7 +18,6 @@ from explainvad.types import ImageScore, InspectionImage, Progress, Scorer, Scor
 MISSING = (
     "CLIP scorer: not used, the embedded profile has no weights for it",
     "large pretrained backbone: not used, features are those of the small one that ships with the package",
-    "SAM refinement: not used, regions are cut by the calibrated threshold",
 )
 MISSING_OF_FEW = (
     "reconstruction scorer: not used, too few reference images to train it and to calibrate it on others",

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from explainvad.detection.catalogue import CATALOGUE
+from explainvad.detection.sam_checkpoint import HUB_LAYOUT, LIBRARY, take_sam
 from explainvad.detection.weights import WeightStore, how_to_get
 from explainvad.detection.weights_install import PICKLES, convert, settle, staging
 from explainvad.detection.weights_lock import LAYOUTS, Locked, differences, locked_file, read_lock
@@ -58,7 +59,7 @@ def _download(folder: Path, name: str, hub: str, revision: str | None, library: 
     if not sys.stderr.isatty():
         disable_progress_bars()
     api = HfApi(endpoint=endpoint)
-    config, tensors = LAYOUTS[library]
+    config, tensors = HUB_LAYOUT if library == LIBRARY else LAYOUTS[library]
     scratch = folder.with_name("download")
     # The hub's errors are those of its HTTP client, which differs from release to release, and OSError
     failures: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, ValueError)
@@ -78,6 +79,9 @@ def _download(folder: Path, name: str, hub: str, revision: str | None, library: 
             raise  # of this machine's disk
         reason = (" ".join(str(error).split()) or type(error).__name__)[:REASON].rstrip(".")
         raise WeightsError(f"{name} could not be pulled from {hub}: {reason}. Try again; or {ELSEWHERE}") from error
+    if library == LIBRARY:
+        take_sam(name, scratch / source, folder)
+        return info.sha
     (scratch / config).rename(folder / config)
     if source == tensors:
         (scratch / tensors).rename(folder / tensors)

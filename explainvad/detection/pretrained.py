@@ -14,7 +14,6 @@ from explainvad.detection.scorer import FrozenScorer
 from explainvad.errors import UsageError
 from explainvad.types import ImageScore, InspectionImage, ScorerCard
 
-MISSING = ("SAM refinement: not used, regions are cut by the calibrated threshold",)
 GPU_BATCH = 32  # images
 COMPONENT = "scorer-"  # before the label: a bundle's component, whatever a scorer is called
 
@@ -104,7 +103,7 @@ class PretrainedEnsemble:
             for scorer in self.scorers
             if scorer.reads_lot
         )
-        return (*lot, *self.left_out, *clip, *MISSING)
+        return (*lot, *self.left_out, *clip)
 
     def score(self, image: InspectionImage) -> list[ImageScore]:
         """The scorers' scores of one image; those on one backbone and resolution share its forward pass."""

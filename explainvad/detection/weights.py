@@ -27,6 +27,7 @@ from explainvad.detection.loading import (
     require_multiple,
     timm_network,
 )
+from explainvad.detection.sam_network import MEAN, PUBLISHED, STD, architecture, empty_sam, sam_network
 from explainvad.detection.training import reproducible
 from explainvad.detection.weights_lock import LAYOUTS, LOCK, Locked, checked_name, differences, read_lock, weights_root
 from explainvad.errors import IntegrityError, WeightsError
@@ -44,9 +45,9 @@ class Weights:
     """One model's weights: where they lie, what network they belong to, and what the report says of them."""
 
     name: str
-    library: str  # timm or open_clip
+    library: str  # timm, open_clip or segment_anything
     folder: Path | None  # None: random ones
-    config: dict[str, Any]  # timm: "architecture", "model_args", "pretrained_cfg"; open_clip: "model_cfg", …
+    config: dict[str, Any]  # timm: "architecture", "model_args", …; open_clip: "model_cfg", …; SAM: "architecture"
     multiple: int  # px; sides of a frame are multiples of it
     mean: tuple[float, float, float]  # of channels on [0, 1]
     std: tuple[float, float, float]
@@ -57,6 +58,11 @@ class Weights:
     def is_clip(self) -> bool:
         """Whether they are a CLIP's."""
         return self.library == "open_clip"
+
+    @property
+    def is_sam(self) -> bool:
+        """Whether they are a Segment Anything's."""
+        return self.library == "segment_anything"
 
     def describe(self) -> str:
         """Hub id, revision, hash and licence in one line, for the report."""
@@ -76,8 +82,9 @@ class Weights:
 
     def network(self) -> nn.Module:
         """The timm network, in evaluation mode, with all its weights. WeightsError when one finds no place."""
-        if self.is_clip:
-            raise WeightsError(f"{self.name} is a CLIP, expected a plain backbone: see `explainvad models list`")
+        if self.library != "timm":
+            kind = "CLIP" if self.is_clip else "Segment Anything"
+            raise WeightsError(f"{self.name} is a {kind}, expected a plain backbone: see `explainvad models list`")
         with reproducible(self.seed):
             network = timm_network(self.name, self.config)
         require_multiple(self.name, network, self.multiple)
@@ -94,6 +101,19 @@ class Weights:
         if self.folder:
             load_strictly(self.name, network, self.tensors())
         return Clip(network, clip_tokenizer(self.name, self.config), self.mean, self.std)
+
+    def sam(self) -> nn.Module:
+        """The Segment Anything, in evaluation mode, with all its weights."""
+        if not self.is_sam:
+            raise WeightsError(f"{self.name} is no Segment Anything, expected one: see `explainvad models list`")
+        stated = self.config.get("architecture")
+        if self.folder is None:
+            with reproducible(self.seed):
+                return empty_sam(PUBLISHED[str(stated)])
+        tensors = self.tensors()
+        if (got := architecture(self.name, tensors)) != stated:
+            raise WeightsError(f"{self.name}: {stated} is what its configuration says, but its tensors are of {got}")
+        return sam_network(self.name, tensors)
 
 
 class WeightStore:
@@ -147,7 +167,7 @@ def weights_in(folder: Path, name: str, locked: Locked) -> Weights:
         raise WeightsError(f"{name}: expected a readable {file.name}: {error}") from error
     if entry := CATALOGUE.get(name):
         got = config.get("architecture", entry.architecture)
-        if entry.library != locked.library or (entry.library == "timm" and got != entry.architecture):
+        if entry.library != locked.library or (entry.library != "open_clip" and got != entry.architecture):
             raise WeightsError(
                 f"{name} is {entry.architecture} of {entry.library}, got {got} of {locked.library}: "
                 "give other weights a name of their own"
@@ -176,6 +196,8 @@ def _weights(
             multiple = config["model_cfg"]["vision_cfg"]["patch_size"]
         except (KeyError, TypeError) as error:
             raise WeightsError(f"{name}: expected model_cfg.vision_cfg.patch_size in the configuration") from error
+    elif library == "segment_anything":
+        preprocess, multiple = {"mean": MEAN, "std": STD}, 1  # it resizes for itself
     else:
         preprocess, multiple = config.get("pretrained_cfg") or {}, config.get("multiple", MULTIPLE)
     if not isinstance(multiple, int) or multiple < 1:
@@ -197,6 +219,8 @@ def _channels(name: str, what: str, values: Any) -> tuple[float, float, float]:
 
 def _catalogue_config(entry: Pretrained) -> dict[str, Any]:
     """The configuration of a known network without its weights."""
+    if entry.library == "segment_anything":
+        return {"architecture": entry.architecture}
     if entry.library == "open_clip":
         import open_clip  # type: ignore[import-untyped]
 

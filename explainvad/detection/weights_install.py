@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,11 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from explainvad.detection.catalogue import CATALOGUE
+from explainvad.detection.loading import unpickled
+from explainvad.detection.sam_checkpoint import sam_checkpoint, take_sam
 from explainvad.detection.weights import WeightStore, weights_in
 from explainvad.detection.weights_lock import (
     LAYOUTS,
@@ -30,7 +29,11 @@ from explainvad.detection.weights_lock import (
 )
 from explainvad.errors import StorageError, WeightsError
 
-PICKLES = {"timm": "pytorch_model.bin", "open_clip": "open_clip_pytorch_model.bin"}
+PICKLES = {
+    "timm": "pytorch_model.bin",
+    "open_clip": "open_clip_pytorch_model.bin",
+    "segment_anything": "pytorch_model.bin",
+}
 TEACHERS = ("pdn-small", "pdn-medium")  # architectures of this package, of EfficientAD's teacher
 
 
@@ -38,15 +41,20 @@ def bring(store: WeightStore, name: str, folder: Path, *, update: bool = False) 
     """Take the weights in ``folder`` into the store as ``name`` and lock them; in place where they lie there already.
 
     The folder has the layout of the hub: a configuration and safetensors, or else one file of pickled tensors, which
-    is read without running any code and kept as safetensors. Raises WeightsError when they do not load, and
-    IntegrityError when ``name`` is locked to others and not ``update``.
+    is read without running any code and kept as safetensors. A checkpoint of Segment Anything needs no configuration,
+    and may be named itself. Raises WeightsError when they do not load, and IntegrityError when ``name`` is locked to
+    others and not ``update``.
     """
     require_free(name)
+    checkpoint = sam_checkpoint(folder)
     with staging(store, name) as scratch:
-        library = _library(name, folder)
-        config, tensors = LAYOUTS[library]
         in_place = folder.resolve() == (store.root / name).resolve()
         target = folder if in_place else scratch
+        if checkpoint is not None:
+            take_sam(name, checkpoint, target)
+            return settle(store, name, target, "segment_anything", "folder", licence=_licence(name), update=update)
+        library = _library(name, folder)
+        config, tensors = LAYOUTS[library]
         if not in_place:
             shutil.copyfile(folder / config, scratch / config)
         if not (folder / tensors).is_file():
@@ -115,7 +123,7 @@ def settle(
         if weights.config.get("architecture") in TEACHERS:
             weights.tensors()  # no network of timm; the scorer that takes them loads them strictly
         else:
-            _ = weights.clip() if weights.is_clip else weights.network()
+            _ = weights.clip() if weights.is_clip else weights.sam() if weights.is_sam else weights.network()
         lock.weights[name] = entry
         with _in_place(folder, target):
             write_lock(store.root, lock)
@@ -124,19 +132,8 @@ def settle(
 
 def convert(pickled: Path, target: Path) -> None:
     """Write the tensors of a pickled state dict as safetensors; no code in the file is run."""
-    try:
-        found = torch.load(pickled, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(
-            f"{pickled.name} was refused: expected a file of tensors and nothing else ({str(error).splitlines()[0]}); "
-            "get the weights as safetensors"
-        ) from error
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise WeightsError(f"{pickled.name}: expected a state dict, names and tensors: get the weights as safetensors")
-    # of training in parallel; clones, because safetensors refuses memory that two tensors share
-    save_file({key.removeprefix("module."): value.clone().contiguous() for key, value in found.items()}, target)
+    # clones, because safetensors refuses memory that two tensors share
+    save_file({key: value.clone().contiguous() for key, value in unpickled(pickled).items()}, target)
 
 
 def _library(name: str, folder: Path) -> str:
@@ -145,7 +142,7 @@ def _library(name: str, folder: Path) -> str:
     if not found:
         raise WeightsError(
             f"expected a folder with config.json and model.safetensors (timm), or open_clip_config.json and "
-            f"open_clip_model.safetensors, got {folder}"
+            f"open_clip_model.safetensors, or one checkpoint of Segment Anything, got {folder}"
         )
     wanted = CATALOGUE[name].library if name in CATALOGUE else found[-1]
     return wanted if wanted in found else found[0]
@@ -164,10 +161,12 @@ def _pickle(folder: Path, library: str) -> Path:
     return found[0]
 
 
-def _licence(name: str, config: Path) -> str | None:
+def _licence(name: str, config: Path | None = None) -> str | None:
     """What is known of the licence of weights in a folder."""
     if name in CATALOGUE:
         return CATALOGUE[name].licence
+    if config is None:
+        return None
     try:
         stated = json.loads(config.read_text("utf-8"))
         return stated.get("licence") or stated.get("license") or (stated.get("pretrained_cfg") or {}).get("license")

@@ -22,6 +22,7 @@ LOCK = "weights.lock.json"
 LAYOUTS = {  # library -> its configuration and its tensors
     "timm": ("config.json", "model.safetensors"),
     "open_clip": ("open_clip_config.json", "open_clip_model.safetensors"),
+    "segment_anything": ("sam_config.json", "sam_model.safetensors"),
 }
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 _HEX = r"^[0-9a-f]{%d}$"
@@ -74,7 +75,7 @@ class Locked(BaseModel):
 
     @property
     def library(self) -> str:
-        """timm or open_clip: whose layout the files have."""
+        """timm, open_clip or segment_anything: whose layout the files have."""
         return next(library for library, names in LAYOUTS.items() if set(names) == set(self.files))
 
     @property

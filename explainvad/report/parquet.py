@@ -58,6 +58,8 @@ def _schema(pa: Any) -> pa.Schema:
             *(field(name, number, "mm") for name in ("length_mm", "width_mm")),
             field("place", text, nullable=False),
             field("refined_by", text, nullable=False),
+            field("outline", text, nullable=False),
+            field("agreement", number),
         ]
     )
     return pa.schema(
@@ -141,4 +143,6 @@ def _region(finding: Finding) -> dict[str, Any]:
         "width_mm": facts.width_mm,
         "place": facts.place,
         "refined_by": region.refined_by,
+        "outline": region.outline,
+        "agreement": region.refinement.agreement if region.refinement else None,
     }

@@ -104,11 +104,38 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Refinement:
+    """What came of asking a segmentation model for a region's outline.
+
+    ``agreement`` in [0, 1] says how well its best mask accounts for the evidence (attribution.sam_choice);
+    below ``limit`` the mask was dropped and the outline is the threshold's.
+    """
+
+    model: str  # "SAM vit_b"
+    agreement: float
+    limit: float
+    dropped: str = ""  # why the mask was dropped: "SAM disagreed (0.21 < 0.50)"; empty where it is the outline
+
+    def __post_init__(self) -> None:
+        require(0 <= self.agreement <= 1, f"agreement must lie in [0, 1], got {self.agreement}")
+
+    @property
+    def words(self) -> str:
+        """Whose outline it is, and why, in words."""
+        if self.dropped:
+            return f"threshold outline kept: {self.dropped}"
+        return f"outline by {self.model}, agreement {self.agreement:.2f}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Region:
     """One anomalous region. ``xyxy`` is in px, half-open; ``peak_xy`` the pixel of largest evidence.
 
-    ``mass`` is the sum over the mask of (fused map - cluster threshold); ``p_value`` compares
-    it with the largest mass of every calibration image. ``evidence_share`` adds up to 1 over the scorers.
+    The region is a cluster of pixels above the cluster threshold. ``peak_xy``, ``peak_value``, ``mass`` (the sum over
+    the cluster of fused map - cluster threshold), ``p_value`` (which compares the mass with the largest one of every
+    calibration image) and ``evidence_share`` (adds up to 1 over the scorers) are always those of the cluster.
+    ``mask``, ``xyxy``, ``area_px`` and ``area_mm2`` are those of the outline: the cluster's own where ``refined_by`` is
+    "threshold", SAM's where it is "sam". ``refinement`` is None where no outline was asked for.
     """
 
     region_id: str  # "R1" is the heaviest
@@ -122,6 +149,12 @@ class Region:
     p_value: float
     refined_by: str  # "threshold", or "sam"
     evidence_share: Mapping[str, float]
+    refinement: Refinement | None = None
+
+    @property
+    def outline(self) -> str:
+        """Whose outline it is, in words."""
+        return f"outline by {self.refined_by}" if self.refinement is None else self.refinement.words
 
 
 @dataclass(frozen=True, slots=True, eq=False)

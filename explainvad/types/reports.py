@@ -103,6 +103,7 @@ class ModelCard:
     versions: Mapping[str, str]
     limits: tuple[str, ...]  # what this model cannot do, in sentences
     fallbacks: tuple[str, ...]  # "CLIP scorer: not used, no weights"
+    outlines: str | None = None  # who draws those of regions, with weights and their hash; None: the threshold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
