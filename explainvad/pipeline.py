@@ -19,6 +19,7 @@ from explainvad.bundle import read_bundle, write_bundle
 from explainvad.config import InspectionConfig, parse_config
 from explainvad.detection.profiles import restore_ensemble
 from explainvad.errors import NotFittedError, UnreadableImageError, UsageError
+from explainvad.explaining import METHODS, explain
 from explainvad.fitting import Fitted, extend, fit
 from explainvad.inspection import artifacts, not_inspected
 from explainvad.judging import Judged, judge
@@ -29,8 +30,9 @@ from explainvad.monitoring import finish
 from explainvad.read_ahead import AHEAD, read_ahead
 from explainvad.record.events import RunStart
 from explainvad.record.run import Run
+from explainvad.reference_images import reference_names
 from explainvad.reporting import load_report
-from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard, Progress
+from explainvad.types import Explanation, ImageRecord, InspectionImage, LotReport, ModelCard, Progress
 from explainvad.uncertainty.calibrator import Calibrator
 from explainvad.uncertainty.conformal import require_images
 from explainvad.uncertainty.grouping import rule_labels
@@ -268,6 +270,21 @@ class Inspector:
         map_maximum = MAP_RANGE * self.calibrator.cell(cell).pixel_threshold(config.alpha)
         doubt = self.calibrator.scales.doubt_map(judged.scores)
         return judged.record, artifacts(image, judged.fused_map, doubt, regions, judged.picture, map_maximum)
+
+    def explain(
+        self,
+        image: InspectionImage,
+        *,
+        methods: Iterable[str] = METHODS,
+        at: tuple[int, int] | None = None,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """All maps, nearest normal patches and words that explain an image, or one place ``at`` (x, y) px of it.
+
+        It decides nothing, and what a scorer cannot give is named. Raises UsageError for an unknown method or place.
+        """
+        named = reference_names(self.split, self.fitted)
+        return explain(image, self.ensemble.scorers, self.gallery, named, methods=methods, at=at, progress=progress)
 
     def inspect_with_map(self, image: InspectionImage, cell: str = "") -> tuple[ImageRecord, NDArray[np.float32]]:
         """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""

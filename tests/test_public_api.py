@@ -65,6 +65,7 @@ EXIT_CODES = {
     "RunConflictError": 2,
     "UnreadableImageError": 2,
     "NotFittedError": 2,
+    "NotExplainableError": 2,
     "StorageError": 2,
     "SigningError": 2,
     "RenderError": 2,
