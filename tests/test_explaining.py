@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ def explained(
     return explain(image or picture(50, RUSTY), [scorer], gallery, named, **how)
 
 
+@pytest.fixture(scope="module")
+def whole(scorers: dict[str, Scorer], gallery: ReferenceGallery) -> Callable[[str], Explanation]:
+    """Everything that a scorer says of one rusty part, made once."""
+    return cache(lambda name: explained(scorers[name], gallery))
+
+
 @pytest.mark.parametrize(
     ("name", "expected", "lacking"),
     [
@@ -107,9 +114,13 @@ def explained(
     ],
 )
 def test_every_scorer_gives_what_it_can_and_says_what_it_cannot(
-    name: str, expected: set[str], lacking: set[str], scorers: dict[str, Scorer], gallery: ReferenceGallery
+    name: str,
+    expected: set[str],
+    lacking: set[str],
+    scorers: dict[str, Scorer],
+    whole: Callable[[str], Explanation],
 ) -> None:
-    found = explained(scorers[name], gallery)
+    found = whole(name)
     assert maps_of(found).keys() == expected | {"anomaly-map"}
     assert {absent.name for absent in found.not_given} == lacking
     assert all(absent.reason and absent.scorer == scorers[name].name for absent in found.not_given)
@@ -124,11 +135,10 @@ def test_every_scorer_gives_what_it_can_and_says_what_it_cannot(
 
 @pytest.mark.parametrize("name", ["dino", "patchcore", "dinomaly", "unet", "winclip"])
 def test_the_number_explained_is_the_scorers_own(
-    name: str, scorers: dict[str, Scorer], gallery: ReferenceGallery
+    name: str, scorers: dict[str, Scorer], whole: Callable[[str], Explanation]
 ) -> None:
-    image = picture(50, RUSTY)
-    (score,) = scorers[name].score([image])
-    value = maps_of(explained(scorers[name], gallery, image, methods=["gradients"]))["occlusion"].facts["value"]
+    (score,) = scorers[name].score([picture(50, RUSTY)])
+    value = maps_of(whole(name))["occlusion"].facts["value"]
     own = {
         "dino": lambda: score.evidence["distance"].max(),
         "patchcore": lambda: score.evidence["distance"].max(),
@@ -233,9 +243,9 @@ def test_a_bank_of_an_earlier_version_says_what_it_knows(backbones: Backbones) -
     assert bank.extended([picture(2)], seed=0).arrays["grids"].tolist() == [[8, 10]] * 3
 
 
-def test_words_are_left_out_one_by_one(scorers: dict[str, Scorer], gallery: ReferenceGallery) -> None:
+def test_words_are_left_out_one_by_one(scorers: dict[str, Scorer], whole: Callable[[str], Explanation]) -> None:
     scorer: Any = scorers["winclip"]
-    found = explained(scorer, gallery, methods=["prompts"]).phrases
+    found = whole("winclip").phrases
     assert [phrase.anomalous for phrase in found] == [True] * 3 + [False] * 3
     first = found[0]
     assert " ".join(word.word for word in first.words) == first.phrase
@@ -254,8 +264,8 @@ def test_words_are_left_out_one_by_one(scorers: dict[str, Scorer], gallery: Refe
     np.testing.assert_allclose(score.evidence["phrases"].mean((1, 2)), region.elsewhere, atol=2e-3)
 
 
-def test_files_say_what_each_grey_value_is(scorers: dict[str, Scorer], gallery: ReferenceGallery) -> None:
-    found = explained(scorers["dino"], gallery)
+def test_files_say_what_each_grey_value_is(whole: Callable[[str], Explanation]) -> None:
+    found = whole("dino")
     files = explanation_files(found)
     said = json.loads(files["explanation.json"])
     assert {entry["file"] for entry in said["maps"]} | {"explanation.json"} == set(files)

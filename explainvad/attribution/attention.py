@@ -142,9 +142,13 @@ def rollout(layers: Sequence[Tensor], asked: Tensor, fusion: Fusion = "mean", re
     """
     row = asked
     for weights in reversed(layers):
-        fused = weights.mean(0) if fusion == "mean" else getattr(weights, f"a{fusion}")(0)
-        row = row / (residual + (1 - residual) * fused.sum(1))
-        row = residual * row + (1 - residual) * (row @ fused)
+        if fusion == "mean":  # rows sum to 1 already, and each head is read once
+            mixed = (row.expand(len(weights), 1, -1) @ weights).mean((0, 1))
+        else:
+            fused = getattr(weights, f"a{fusion}")(0)
+            row = row / (residual + (1 - residual) * fused.sum(1))
+            mixed = row @ fused
+        row = residual * row + (1 - residual) * mixed
     return row
 
 
@@ -155,7 +159,8 @@ def gradient_weighted(layers: Sequence[Tensor], gradients: Sequence[Tensor], ask
     """
     row = asked
     for weights, gradient in zip(reversed(layers), reversed(gradients), strict=True):
-        row = row + row @ (gradient * weights).clamp_min(0).mean(0)
+        positive = (gradient * weights).clamp_min_(0)
+        row = row + (row.expand(len(weights), 1, -1) @ positive).mean((0, 1))
     return row - asked
 
 
