@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from explainvad.errors import LotError, StorageError, UnreadableImageError, UsageError
+from explainvad.errors import StorageError, UsageError
 from explainvad.progress import progress
 
 
@@ -31,20 +31,13 @@ def explain_command(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Explain one image: every map, nearest normal patch and word that the model's scorers can give."""
-    if not image.is_file():
-        raise UsageError(f"expected a picture, got {image}: name one file")
     place = None if at is None else _place(at)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists already: name a new folder with --out")
     from explainvad.bundle import find_model
-    from explainvad.lot import collect_references, read_image
+    from explainvad.lot import read_picture
 
-    path = find_model(image.absolute().parent, model)
-    (file,) = collect_references([image])
-    try:
-        picture = read_image(file)
-    except UnreadableImageError as error:
-        raise LotError(f"{file.file}: {error}") from error
+    path, picture = find_model(image.absolute().parent, model), read_picture(image)
     from explainvad.explaining import JSON_FILE, explanation_files
     from explainvad.pipeline import Inspector
 

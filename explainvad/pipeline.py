@@ -24,7 +24,7 @@ from explainvad.fitting import Fitted, extend, fit
 from explainvad.inspection import artifacts, not_inspected
 from explainvad.judging import Judged, judge
 from explainvad.lazy_images import LazyImages
-from explainvad.lot import LotFile, read_image, read_lot_info, scan
+from explainvad.lot import LotFile, read_image, read_lot_info, read_picture, scan
 from explainvad.model_card import model_card, size_range, versions
 from explainvad.monitoring import finish
 from explainvad.read_ahead import AHEAD, read_ahead
@@ -273,18 +273,16 @@ class Inspector:
 
     def explain(
         self,
-        image: InspectionImage,
+        image: InspectionImage | str | Path,
         *,
         methods: Iterable[str] = METHODS,
         at: tuple[int, int] | None = None,
         progress: Progress | None = None,
     ) -> Explanation:
-        """All maps, nearest normal patches and words that explain an image, or one place ``at`` (x, y) px of it.
-
-        It decides nothing, and what a scorer cannot give is named. Raises UsageError for an unknown method or place.
-        """
+        """Explain an image, or its place ``at`` (x, y) px, as :mod:`explainvad.explaining` says; decides nothing."""
+        picture = image if isinstance(image, InspectionImage) else read_picture(image)
         named = reference_names(self.split, self.fitted)
-        return explain(image, self.ensemble.scorers, self.gallery, named, methods=methods, at=at, progress=progress)
+        return explain(picture, self.ensemble.scorers, self.gallery, named, methods=methods, at=at, progress=progress)
 
     def inspect_with_map(self, image: InspectionImage, cell: str = "") -> tuple[ImageRecord, NDArray[np.float32]]:
         """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""

@@ -28,7 +28,6 @@ from explainvad.detection.reconstruction.dinomaly import Dinomaly, DinomalyOptio
 from explainvad.detection.reconstruction.unet import UNetAutoencoder, UNetOptions
 from explainvad.errors import UsageError
 from explainvad.explaining import METHODS, explain, explanation_files
-from explainvad.lot import collect_references, read_image
 from explainvad.reference_images import reference_names
 from explainvad.types import AttributionMap, Explanation, InspectionImage, Scorer
 from explainvad.uncertainty.splits import Split
@@ -299,12 +298,8 @@ def test_reference_images_are_named_by_their_number_in_the_fit(
     assert reference_names(split, {**further, "extends": ["x", "y"]})(2) == ("", "")
 
 
-def read(path: Path) -> InspectionImage:
-    return read_image(collect_references([path])[0])
-
-
 def test_the_shipped_profile_explains_from_its_bundle(inspector: Inspector, references: Path, tmp_path: Path) -> None:
-    image = read(write_part(tmp_path / "rusty.png", 2000, RUSTY))
+    image = write_part(tmp_path / "rusty.png", 2000, RUSTY)
     found = inspector.explain(image, methods=["evidence", "gradients"])
     assert {near.reference for near in found.nearest} <= {path.name for path in references.iterdir()}
     assert all(near.place is not None and len(near.sha256) == 64 for near in found.nearest)
