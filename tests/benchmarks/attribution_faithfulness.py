@@ -63,17 +63,11 @@ def main() -> None:
     items = spread([item for item in load_dataset(given.demo / "labelled").items if item.mask_path], given.images)
     rows: Rows = defaultdict(lambda: defaultdict(list))
     erased: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for item in items:
+    for done, item in enumerate(items, start=1):
         measure(inspector, item, given.steps, rows, erased)
-        print(f"measured {item.file}", flush=True)
-    print(f"\n{len(items)} images, deletion and insertion in {given.steps} steps; medians, of points and IoU means\n")
-    table(rows)
-    print(
-        "\nfall of the score with the true mask made normal, and with its shape elsewhere, in shares of the score's gap"
-    )
-    for scorer, pairs in erased.items():
-        inside, elsewhere = (statistics.median(values) for values in zip(*pairs, strict=True))
-        print(f"{scorer:<16}{inside:8.2f}{elsewhere:8.2f}")
+        # all so far, after every image: the last table stands, and a run that is cut short has one as well
+        print(f"\n{done} images, the last {item.file}, {given.steps} steps; medians, of points and IoU means\n")
+        table(rows, erased)
     attention_cost()
 
 
@@ -147,7 +141,7 @@ def with_random_weights(scorer: Any) -> Any:
     return other
 
 
-def table(rows: Rows) -> None:
+def table(rows: Rows, erased: dict[str, list[tuple[float, float]]]) -> None:
     print(f"{'scorer':<16}{'map':<30}" + "".join(f"{column:>14}" for column in COLUMNS[:-1]) + f"{COLUMNS[-1]:>22}")
     for (scorer, kind), row in rows.items():
         cells = []
@@ -156,6 +150,11 @@ def table(rows: Rows) -> None:
             middle = statistics.mean if column in ("points to it", "IoU") else statistics.median
             cells.append(f"{middle(values):.2f}" if values else "-")
         print(f"{scorer:<16}{kind:<30}" + "".join(f"{cell:>14}" for cell in cells[:-1]) + f"{cells[-1]:>22}")
+    print("\nfall of the score with the true mask made normal, and with its shape elsewhere")
+    print("in shares of what the image scores more than the reference picture")
+    for scorer, pairs in erased.items():
+        inside, elsewhere = (statistics.median(values) for values in zip(*pairs, strict=True))
+        print(f"{scorer:<16}{inside:8.2f}{elsewhere:8.2f}", flush=True)
 
 
 def attention_cost() -> None:
