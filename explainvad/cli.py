@@ -14,6 +14,7 @@ import typer
 from explainvad.cli_audit import audit_sample
 from explainvad.cli_backbone import export_backbone, train_backbone
 from explainvad.cli_describers import DescriberChoice
+from explainvad.cli_explain import explain_command
 from explainvad.cli_fit import Config, Device, Group, GroupBy, extend, fit, inspect, settings_from
 from explainvad.cli_models import models_app
 from explainvad.cli_prompts import prompts_command
@@ -234,6 +235,7 @@ app.command()(inspect)
 app.command()(audit_sample)
 app.command("sampling-plan")(sampling_plan_command)
 app.command("prompts")(prompts_command)
+app.command("explain")(explain_command)
 app.command()(train_backbone)
 app.command()(export_backbone)
 

@@ -12,6 +12,7 @@
     │   └── RunConflictError    the output folder holds another run
     ├── UnreadableImageError    one file cannot be inspected; never stops a lot
     ├── NotFittedError          a scorer or calibrator was used before ``fit``
+    ├── NotExplainableError     a scorer or network cannot give an explanation of a kind; the message says why
     ├── StorageError            exit code 2: disk full or not writable; the run can be resumed
     ├── RenderError             exit code 2: a report could not be produced; the record is whole
     ├── SigningError            exit code 2: a report could not be signed; it is as it was
@@ -63,6 +64,10 @@ class UnreadableImageError(ExplainVADError):
 
 class NotFittedError(ExplainVADError):
     """Something was used before it was fitted."""
+
+
+class NotExplainableError(ExplainVADError):
+    """An explanation that a scorer, or its network, cannot give. ``str(error)`` is the reason that is passed on."""
 
 
 class StorageError(ExplainVADError):

@@ -90,6 +90,8 @@ def extend(
     ensemble = fitted.ensemble.extended(new)
     calibrator = _calibrate(given, ensemble, fitted.gallery, config, progress)
     facts = _facts(given, ensemble, calibrator, config, started)
+    named = [[file.file, sha256] for file, sha256 in zip(new.files, new.sha256, strict=True)]
+    facts["further"] = [*fitted.facts.get("further", ()), named]
     facts["notes"].append(f"extended by {len(new)} further reference images, and calibrated anew on the same images")
     return Fitted(ensemble, calibrator, fitted.gallery, fitted.split, facts)
 
@@ -155,6 +157,7 @@ def _facts(
         "fit_seconds": None if "SOURCE_DATE_EPOCH" in os.environ else round(time.monotonic() - started, 1),
         "sizes": given.sizes,
         "references": list(given.images.sha256),
+        "reference_files": [file.file for file in given.images.files],
         "versions": versions(),
         "checks": checks,
         "notes": list(given.notes),

@@ -109,6 +109,17 @@ def collect_references(paths: Sequence[Path]) -> list[LotFile]:
     return _numbered({str(path.relative_to(shared)): (path, root) for path, root in found.items()})
 
 
+def read_picture(path: str | Path) -> InspectionImage:
+    """Read one picture, wherever it lies. Raises LotError when there is none, UnreadableImageError naming the file."""
+    if not Path(path).is_file():
+        raise LotError(f"expected a picture, got {path}: name one file")
+    (file,) = collect_references([Path(path)])
+    try:
+        return read_image(file)
+    except UnreadableImageError as error:
+        raise UnreadableImageError(f"{file.file}: {error}") from error
+
+
 def _walk(root: Path) -> list[str]:
     """The paths of all items below ``root``, relative to it, unordered."""
     shown = display_name(root)

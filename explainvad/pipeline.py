@@ -21,20 +21,22 @@ from explainvad.config import InspectionConfig, RegionsConfig, parse_config
 from explainvad.describing import model_describer, recorded_describer
 from explainvad.detection.profiles import restore_ensemble
 from explainvad.errors import NotFittedError, UnreadableImageError, UsageError
+from explainvad.explaining import METHODS, explain
 from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.fitting import Fitted, extend, fit
 from explainvad.inspection import artifacts, not_inspected
 from explainvad.judging import Judged, judge
 from explainvad.lazy_images import LazyImages
-from explainvad.lot import LotFile, read_image, read_lot_info, scan
+from explainvad.lot import LotFile, read_image, read_lot_info, read_picture, scan
 from explainvad.model_card import model_card, size_range, versions
 from explainvad.monitoring import finish
 from explainvad.read_ahead import AHEAD, read_ahead
 from explainvad.record.events import RunStart
 from explainvad.record.run import Run
+from explainvad.reference_images import reference_names
 from explainvad.refining import not_used, outline_refiner, recorded_regions
 from explainvad.reporting import load_report
-from explainvad.types import ImageRecord, InspectionImage, LotReport, ModelCard, Progress
+from explainvad.types import Explanation, ImageRecord, InspectionImage, LotReport, ModelCard, Progress
 from explainvad.uncertainty.calibrator import Calibrator
 from explainvad.uncertainty.conformal import require_images
 from explainvad.uncertainty.grouping import rule_labels
@@ -295,6 +297,19 @@ class Inspector:
         map_maximum = MAP_RANGE * self.calibrator.cell(cell).pixel_threshold(config.alpha)
         doubt = self.calibrator.scales.doubt_map(judged.scores)
         return judged.record, artifacts(image, judged.fused_map, doubt, regions, judged.picture, map_maximum)
+
+    def explain(
+        self,
+        image: InspectionImage | str | Path,
+        *,
+        methods: Iterable[str] = METHODS,
+        at: tuple[int, int] | None = None,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """Explain an image, or its place ``at`` (x, y) px, as :mod:`explainvad.explaining` says; decides nothing."""
+        picture = image if isinstance(image, InspectionImage) else read_picture(image)
+        named = reference_names(self.split, self.fitted)
+        return explain(picture, self.ensemble.scorers, self.gallery, named, methods=methods, at=at, progress=progress)
 
     def inspect_with_map(self, image: InspectionImage, cell: str = "") -> tuple[ImageRecord, NDArray[np.float32]]:
         """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""

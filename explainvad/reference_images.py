@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from explainvad.config import InspectionConfig
 from explainvad.errors import LotError, UsageError
@@ -75,6 +76,21 @@ def readable(paths: str | Path | Sequence[str | Path], what: str) -> LazyImages:
         first = f"; the first: {images.skipped[0][0]}: {images.skipped[0][1]}" if images.skipped else ""
         raise LotError(f"no readable {what} image in {', '.join(str(p) for p in given)}{first}")
     return images
+
+
+def reference_names(split: Split, facts: Mapping[str, Any]) -> Callable[[int], tuple[str, str]]:
+    """What gives file and sha256 of the image that scorers know by its number in their fit, further ones included.
+
+    Both are empty where the model did not keep them: models of earlier versions kept no file names, and of extensions
+    neither.
+    """
+    hashes = facts["references"]
+    files = facts.get("reference_files", [""] * len(hashes))
+    known = [(files[i], hashes[i]) for i in split.fit]
+    further = facts.get("further", [])
+    if len(further) == len(facts.get("extends", further)):  # else an extension went unnoted, and numbers are not sure
+        known += [(file, sha256) for extension in further for file, sha256 in extension]
+    return lambda number: known[number] if number < len(known) else ("", "")
 
 
 def _same(images: LazyImages, known: Sequence[str]) -> LazyImages:

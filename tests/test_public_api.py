@@ -40,6 +40,9 @@ SIGNATURES = {
     Inspector.load: "(path: 'str | Path', device: 'str' = 'auto') -> 'Inspector'",
     Inspector.analyze: "(self, lot: 'str | Path', out: 'str | Path | None' = None, *, "
     "progress: 'Progress | None' = None, **levels: 'Any') -> 'LotReport'",
+    Inspector.explain: "(self, image: 'InspectionImage | str | Path', *, methods: 'Iterable[str]' = ('evidence', "
+    "'attention', 'gradients', 'prompts'), at: 'tuple[int, int] | None' = None, "
+    "progress: 'Progress | None' = None) -> 'Explanation'",
     Inspector.inspect: "(self, image: 'InspectionImage', config: 'InspectionConfig | None' = None, "
     "cell: 'str' = '') -> 'tuple[ImageRecord, dict[str, bytes]]'",
     LotReport.render: "(self, out: 'str | Path | None' = None, "
@@ -65,6 +68,7 @@ EXIT_CODES = {
     "RunConflictError": 2,
     "UnreadableImageError": 2,
     "NotFittedError": 2,
+    "NotExplainableError": 2,
     "StorageError": 2,
     "SigningError": 2,
     "RenderError": 2,

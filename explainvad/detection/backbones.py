@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from explainvad.detection.backbone.embedded import EmbeddedBackbone, describe_shipped, load_shipped
-from explainvad.detection.backbone.network import MULTIPLE
+from explainvad.detection.backbone.network import MULTIPLE, HybridBackbone
 from explainvad.detection.frames import working_size
 from explainvad.detection.frozen import FINAL, FrozenBackbone, bf16_forward_pays
 from explainvad.detection.weights import Weights, WeightStore
@@ -93,6 +93,32 @@ class EmbeddedFeatures:
 
     def see(self, images: Sequence[InspectionImage]) -> None:
         """It sees images one by one."""
+
+    @property
+    def network(self) -> HybridBackbone:
+        """Both levels come from it."""
+        return self.backbone.network
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Side of what attends, px, and no tokens before it."""
+        return self.backbone.tokens
+
+    def frame(self, image: InspectionImage) -> Tensor:
+        """The image as the network sees it."""
+        return self.backbone.frame(image)
+
+    def windows(self, image: InspectionImage) -> list[tuple[slice, slice]]:
+        """Rows and columns of the working frame that are seen at once."""
+        return self.backbone.windows(image)
+
+    def traced(self, frames: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Both levels of frames, through which gradients flow."""
+        return self.backbone.traced(frames, layers)
+
+    def module(self, layer: int) -> nn.Module:
+        """The last convolutions before the context."""
+        return self.backbone.module(layer)
 
 
 class Backbones:

@@ -118,7 +118,7 @@ class FrozenBackbone:
     def _windowed(self, frames: Tensor) -> dict[int, Tensor]:
         """Features (B, d, rows, cols) by layer of frames (B, 3, h, w); of large ones blended over windows."""
         height, width = frames.shape[2:]
-        most = max(2, round(WINDOW * self.resolution / self.multiple)) * self.multiple
+        most = self._most()
         if max(height, width) <= most:
             return {layer: features.float().cpu() for layer, features in self.forward(frames).items()}
         total: dict[int, Tensor] = {}
@@ -138,12 +138,38 @@ class FrozenBackbone:
                 weight[layer][cells] += blend
         return {layer: total[layer] / weight[layer] for layer in total}
 
-    def forward(self, frames: Tensor) -> dict[int, Tensor]:
+    def windows(self, image: InspectionImage) -> list[tuple[slice, slice]]:
+        """Rows and columns, in px of the working frame, seen at once; one window unless the image is large."""
+        height, width = self.size(image)
+        return list(_equal_windows(height, width, self._most(), self.multiple))
+
+    def traced(self, frames: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Features (B, d, rows, cols), float32, of normalised frames (B, 3, h, w), through which gradients flow."""
+        levels = self.forward(frames, self.network.forward_intermediates)  # not compiled
+        return [levels[layer].float() for layer in layers]
+
+    @property
+    def tokens(self) -> tuple[int, int] | None:
+        """Side of a patch, px, and tokens before the patches, of a plain transformer; None of other networks."""
+        side = getattr(getattr(self.network, "patch_embed", None), "patch_size", None)
+        prefix = getattr(self.network, "num_prefix_tokens", None)
+        return None if side is None or prefix is None else (int(side[0]), int(prefix))
+
+    def module(self, layer: int) -> nn.Module:
+        """The part of the network whose output a layer is."""
+        info: Any = self.network.feature_info
+        return self.network.get_submodule(info[self.depth - 1 if layer == FINAL else layer]["module"])
+
+    def _most(self) -> int:
+        """Longest side, px, of what is seen at once."""
+        return max(2, round(WINDOW * self.resolution / self.multiple)) * self.multiple
+
+    def forward(self, frames: Tensor, run: Callable[..., Any] | None = None) -> dict[int, Tensor]:
         """Features (B, d, rows, cols) by requested layer of normalised frames (B, 3, h, w), in one pass."""
         last = self.depth - 1
         indices = sorted({last if layer == FINAL else layer for layer in self._requested})
         with torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16, enabled=self.bf16):
-            maps = self._run(
+            maps = (run or self._run)(
                 frames.contiguous(memory_format=torch.channels_last),
                 indices=indices,
                 norm=False,

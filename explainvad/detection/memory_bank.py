@@ -23,8 +23,9 @@ from torch import Tensor
 from explainvad.detection.coreset import greedy_k_centre
 from explainvad.detection.frames import gaussian_blur, to_frame, top_mean
 from explainvad.detection.neighbors import nearest, nearest_by_block
+from explainvad.detection.traced import Place, Spot, most_anomalous, require_traceable, traced_function
 from explainvad.errors import NotFittedError
-from explainvad.types import ImageScore, InspectionImage, ScorerCard
+from explainvad.types import ImageScore, InspectionImage, PixelFunction, ScorerCard
 
 MAX_CANDIDATES = 40_000  # rows that enter the coreset search; above, a random part of them does
 PLACE_WEIGHT = 0.1  # distance, in the features' unit, that the whole height of an image counts for
@@ -66,7 +67,7 @@ class MemoryBank:
 
     def __init__(self, backbone: Backbone, rows: int, separate: bool = False) -> None:
         self.backbone, self.rows, self.separate = backbone, rows, separate
-        # bank (M, d + 2), ordered by block; usual (2, PLACES, PLACES); origin (M, 3)
+        # bank (M, d + 2), ordered by block; usual (2, PLACES, PLACES); origin (M, 3); grids (images, 2)
         self.arrays: dict[str, Tensor] = {}
         self.facts: dict[str, str] = {}
 
@@ -74,10 +75,11 @@ class MemoryBank:
         """Fill the bank; an image contributes its share of MAX_CANDIDATES, drawn at random."""
         generator = torch.Generator().manual_seed(seed)
         share = CANDIDATES_OF_FEW if self.separate else max(1, MAX_CANDIDATES // len(images))
-        features, origins, places, seen = [], [], [], 0
+        features, origins, places, grids, seen = [], [], [], [], 0
         for i, image in enumerate(images):
             grid = self.backbone.features(image)
             seen += grid[0].numel()
+            grids.append(grid.shape[1:])
             keep = torch.randperm(grid[0].numel(), generator=generator)[:share].sort().values
             features.append(self._with_place(grid)[keep])
             place = torch.stack((keep // grid.shape[2], keep % grid.shape[2]), dim=1)
@@ -90,7 +92,7 @@ class MemoryBank:
         usual = torch.stack((torch.zeros(PLACES, PLACES), torch.ones(PLACES, PLACES)))
         if not self.separate:
             usual = _usual_distance(bank, origin[:, 0], features[:LEFT_OUT], places)
-        self.arrays = {"bank": bank, "usual": usual, "origin": origin}
+        self.arrays = {"bank": bank, "usual": usual, "origin": origin, "grids": torch.tensor(grids, dtype=torch.int32)}
         self.facts = {"bank": f"{len(picked):,} rows of {seen:,} patches from {len(images)} images"}
 
     def _choose(self, sets: Sequence[Tensor], generator: torch.Generator) -> Tensor:
@@ -110,7 +112,7 @@ class MemoryBank:
         if not kept.any():
             raise ValueError(f"a bank needs an image, but all {len(images)} were left out")
         bank = type(self)(self.backbone, self.rows, self.separate)
-        bank.arrays = {"bank": a["bank"][kept], "usual": a["usual"], "origin": a["origin"][kept]}
+        bank.arrays = a | {"bank": a["bank"][kept], "origin": a["origin"][kept]}
         bank.facts = self.facts
         return bank
 
@@ -123,7 +125,11 @@ class MemoryBank:
         return torch.cat((grid, y[None], x[None])).reshape(d + 2, -1).T
 
     def score(self, images: Sequence[InspectionImage]) -> list[ImageScore]:
-        """Score each image on its own; ``evidence``: neighbour int32 (rows, cols, 3), image and cell of each m*."""
+        """Score each image on its own.
+
+        ``evidence``: neighbour int32 (rows, cols, 3), image and cell of each m*; reference_grids int32 (images, 2),
+        rows and columns of the reference images in cells; distance float32 (rows, cols), the map before smoothing.
+        """
         return [self._score(image) for image in images]
 
     @torch.inference_mode()
@@ -134,15 +140,49 @@ class MemoryBank:
         distance, index, by_block = nearest_by_block(self._with_place(grid), a["bank"], edges)
         mean, spread = F.interpolate(a["usual"][None], size=grid.shape[1:], mode="bilinear", align_corners=False)[0]
         apart = torch.stack([distance, *(by_block[drawn].amin(0) for drawn in resamples)])
-        smooth, *members = gaussian_blur((apart.reshape(-1, *grid.shape[1:]) - mean) / spread, SIGMA)
+        unusual = (apart.reshape(-1, *grid.shape[1:]) - mean) / spread
+        smooth, *members = gaussian_blur(unusual, SIGMA)
         return ImageScore(
             scorer=self.name,
             value=top_mean(smooth, TOP),
             anomaly_map=to_frame(smooth, image.height, image.width),
-            evidence={"neighbour": a["origin"][index].reshape(*grid.shape[1:], 3).numpy()},
+            evidence={
+                "neighbour": a["origin"][index].reshape(*grid.shape[1:], 3).numpy(),
+                "distance": unusual[0].numpy(),
+                **({"reference_grids": a["grids"].numpy()} if "grids" in a else {}),
+            },
             members=np.array([top_mean(m, TOP) for m in members], dtype=np.float32),
             member_maps=torch.stack(members).numpy(),
         )
+
+    def pixel_function(
+        self, image: InspectionImage, score: ImageScore, baseline: InspectionImage, at: Place | None = None
+    ) -> PixelFunction:
+        """The deviation of the most anomalous patch's distance, or of that ``at`` a place, to the m* it has now."""
+        a, backbone = self._fitted(), require_traceable(self.backbone, self.name)
+        place = at or most_anomalous(score.evidence["distance"])
+        spot = Spot.of(backbone.size(image), backbone.windows(image), place)
+        with torch.no_grad():
+            grid = self.backbone.features(image)
+            rows, cols = grid.shape[1:]
+            row, col = min(int(place[0] * rows), rows - 1), min(int(place[1] * cols), cols - 1)
+            query = self._with_place(grid)[row * cols + col].clone()  # no inference tensor
+            nearest_row = a["bank"][nearest(query[None], a["bank"])[1][0]].to(backbone.device)
+            where = query[-2:].to(backbone.device)  # the same for all pixels
+            usual = F.interpolate(a["usual"][None], size=(rows, cols), mode="bilinear", align_corners=False)[0]
+            mean, spread = usual[:, row, col].tolist()
+
+        def reading(levels: Sequence[Tensor]) -> Tensor:
+            (features,) = levels
+            inner = spot.cell(*features.shape[1:])
+            patch = torch.cat((features[:, *inner], where))
+            return ((patch - nearest_row).norm() - mean) / spread
+
+        what = (
+            f"distance of the patch at y {place[0]:.1%}, x {place[1]:.1%} to its nearest normal patch, in deviations "
+            "usual at its place"
+        )
+        return traced_function(backbone, (1,), image, baseline, spot, what, reading)
 
     def _blocks(self) -> tuple[list[int], list[Tensor]]:
         """Where each block's rows begin and end, and the blocks that each member's resample drew."""

@@ -48,6 +48,7 @@ class Attention(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, width)
+        self.attn_drop = nn.Identity()  # attention can be read here, as in timm's modules
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         def split(x: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class Attention(nn.Module):
         key, value = self.key_value(x).chunk(2, dim=2)
         # spelt out: on a CPU the fused kernel's backward pass takes four times as long on so few tokens
         similarity = split(self.query(x)) @ split(key).transpose(2, 3)
-        weight = (similarity * (x.shape[2] // self.heads) ** -0.5 + bias).softmax(dim=3)
+        weight = self.attn_drop((similarity * (x.shape[2] // self.heads) ** -0.5 + bias).softmax(dim=3))
         return self.project((weight.to(value.dtype) @ split(value)).transpose(1, 2).flatten(2))
 
 

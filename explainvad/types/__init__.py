@@ -5,6 +5,16 @@ always more anomalous. What is recorded is free of arrays, so that it can be wri
 ledger as it is.
 """
 
+from explainvad.types.attributions import (
+    AttributionMap,
+    Explanation,
+    NearestNormal,
+    NotGiven,
+    PhraseRelevance,
+    PixelFunction,
+    PromptedRegion,
+    WordRelevance,
+)
 from explainvad.types.images import (
     ImageScore,
     InspectionImage,
@@ -13,7 +23,9 @@ from explainvad.types.images import (
 from explainvad.types.protocols import (
     Attributor,
     Describer,
+    Differentiable,
     Progress,
+    Prompted,
     Scorer,
 )
 from explainvad.types.records import (
@@ -57,6 +69,7 @@ from explainvad.types.statistics import (
 __all__ = [
     "JSON",
     "XYXY",
+    "AttributionMap",
     "Attributor",
     "AuditResult",
     "CalibrationFacts",
@@ -67,8 +80,10 @@ __all__ = [
     "Decision",
     "Describer",
     "DetectionPower",
+    "Differentiable",
     "Drift",
     "DriftStream",
+    "Explanation",
     "Finding",
     "GateResult",
     "ImageRecord",
@@ -80,9 +95,15 @@ __all__ = [
     "LotStatistics",
     "Mask",
     "ModelCard",
+    "NearestNormal",
+    "NotGiven",
     "Pages",
+    "PhraseRelevance",
+    "PixelFunction",
     "ProbabilityBound",
     "Progress",
+    "Prompted",
+    "PromptedRegion",
     "Provenance",
     "ReferenceMatch",
     "Refinement",
@@ -93,4 +114,5 @@ __all__ = [
     "ScorerCard",
     "Sentence",
     "Verdict",
+    "WordRelevance",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from explainvad.types.attributions import PixelFunction, PromptedRegion
 from explainvad.types.images import ImageScore, InspectionImage
 from explainvad.types.records import Region, RegionFacts
 from explainvad.types.reports import ScorerCard
@@ -32,6 +33,36 @@ class Scorer(Protocol):
 
     def card(self) -> ScorerCard:
         """Describe the fitted scorer for the report."""
+        ...
+
+
+@runtime_checkable
+class Differentiable(Protocol):
+    """A scorer that can say what it does to pixels, so that gradients, attention and occlusion can be taken of it."""
+
+    def pixel_function(
+        self,
+        image: InspectionImage,
+        score: ImageScore,
+        baseline: InspectionImage,
+        at: tuple[float, float] | None = None,
+    ) -> PixelFunction:
+        """The scorer's number at its most anomalous place, or ``at`` (y, x) in shares of the image's sides.
+
+        ``score`` is what it said of the image; ``baseline`` is a picture of the same size to compare with. Raises
+        NotExplainableError where its network cannot be asked.
+        """
+        ...
+
+
+@runtime_checkable
+class Prompted(Protocol):
+    """A scorer that compares images with words."""
+
+    def prompted_region(
+        self, image: InspectionImage, score: ImageScore, at: tuple[float, float] | None = None
+    ) -> PromptedRegion:
+        """Its most anomalous place, or that ``at`` (y, x) in shares of the image's sides, beside its phrases."""
         ...
 
 

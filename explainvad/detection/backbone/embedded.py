@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Self
 
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
-from torch import Tensor
+from torch import Tensor, nn
 
 from explainvad.detection.backbone.network import MULTIPLE, STRIDE, Architecture, HybridBackbone
 from explainvad.detection.frames import blend_weight, to_working, windows, working_size
@@ -52,7 +52,7 @@ class EmbeddedBackbone:
 
     def working_frame(self, image: InspectionImage) -> Tensor:
         """The image as the network sees it, uint8 (3, h, w), both multiples of 16."""
-        return to_working(image.pixels, working_size(image.height, image.width, self.resolution, MULTIPLE))
+        return to_working(image.pixels, self.size(image))
 
     def features(self, image: InspectionImage) -> Tensor:
         """Features (dimension, h / 8, w / 8), float32 on the CPU."""
@@ -68,6 +68,32 @@ class EmbeddedBackbone:
         if self._last is None or self._last[0] is not image:
             self._last = image, self._levels(self.working_frame(image))
         return self._last[1]
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Side of what attends, px, and no tokens before it."""
+        return 2 * STRIDE, 0
+
+    def size(self, image: InspectionImage) -> tuple[int, int]:
+        """Rows and columns, in px, of the working frame."""
+        return working_size(image.height, image.width, self.resolution, MULTIPLE)
+
+    def frame(self, image: InspectionImage) -> Tensor:
+        """The working frame on [0, 1], float32 (3, h, w), where the network is."""
+        return self.working_frame(image).to(self.device).float() / 255
+
+    def windows(self, image: InspectionImage) -> list[tuple[slice, slice]]:
+        """Rows and columns, in px of the working frame, seen at once; one window unless the image is large."""
+        return list(windows(*self.size(image), WINDOW, MULTIPLE))
+
+    def traced(self, frames: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Detail (layer 0) and features (layer 1) of frames (B, 3, h, w) on [0, 1], through which gradients flow."""
+        both = self.network.levels(frames)
+        return [both[layer] for layer in layers]
+
+    def module(self, layer: int) -> nn.Module:
+        """The last convolutions that features rest on before the context is added: (B, width, h / 8, w / 8)."""
+        return self.network.blocks[-1] if len(self.network.blocks) else self.network.to_width
 
     def _levels(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         rows, cols = frame.shape[1] // STRIDE, frame.shape[2] // STRIDE

@@ -54,9 +54,9 @@ class AnomalyDINO(PatchBank[AnomalyDINOOptions]):
         """The last one, normalised by the network."""
         return (FINAL,)
 
-    def patches(self, image: InspectionImage) -> Tensor:
+    def assembled(self, levels: Sequence[Tensor]) -> Tensor:
         """Tokens of length 1."""
-        (tokens,) = self.extractor.levels(image, self.layers)
+        (tokens,) = levels
         return F.normalize(tokens, dim=0)
 
     def measure(self, distance: Tensor) -> Tensor:

@@ -25,12 +25,14 @@ from torch import Tensor
 from explainvad.detection.backbones import FINAL, Backbones
 from explainvad.detection.banks.bank_rows import Chosen, beyond, nearest_pair, of_all, of_each
 from explainvad.detection.banks.searches import Search, make_search, prepare_search
+from explainvad.detection.banks.traced_patch import patch_function
 from explainvad.detection.banks.views import View
 from explainvad.detection.coreset import greedy_k_centre
 from explainvad.detection.frames import gaussian_blur, smooth_map, to_frame
 from explainvad.detection.scorer import FrozenScorer, ScorerOptions
+from explainvad.detection.traced import Place
 from explainvad.errors import UsageError
-from explainvad.types import ImageScore, InspectionImage, Progress
+from explainvad.types import ImageScore, InspectionImage, PixelFunction, Progress
 
 SIGMA = 4.0  # px of the working frame, blur of the map
 BLOCKS = 16  # of reference images that are resampled together
@@ -71,6 +73,7 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
         self.layers = self.chosen_layers()
         self.extractor.request(self.layers)
         self._search: Search | None = None  # made of the arrays at first use
+        self._grids: list[tuple[int, int]] = []  # of the images read last
 
     @property
     def weights(self) -> str:
@@ -82,8 +85,12 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
         """The backbone's layers that patches are made of."""
 
     @abstractmethod
+    def assembled(self, levels: Sequence[Tensor]) -> Tensor:
+        """Patches (d, rows, cols), float32, of the layers' features (d, rows, cols)."""
+
     def patches(self, image: InspectionImage) -> Tensor:
         """Features (d, rows, cols), float32, of a grid of patches over the whole image."""
+        return self.assembled(self.extractor.levels(image, self.layers))
 
     @abstractmethod
     def image_score(self, distance: Tensor) -> float:
@@ -125,20 +132,23 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
     def _read(self, images: Sequence[InspectionImage], first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Of each image its patches (n, d) and their origins (n, 3): its number, from ``first`` on, and the cell."""
         batch: list[tuple[int, Sequence[View]]] = []
+        self._grids = []
         for i in range(len(images)):
             batch.append((first + i, self.views(images[i])))
             if i + 1 < len(images) and sum(len(views) for _, views in batch) < BATCH:
                 continue
             self.extractor.see([view.image for _, views in batch for view in views])
             for number, views in batch:
-                patches, cells = (torch.cat(parts) for parts in zip(*map(self._shown, views), strict=True))
+                shown = [self._shown(view) for view in views]
+                patches, cells = torch.cat([part[0] for part in shown]), torch.cat([part[1] for part in shown])
+                self._grids.append(shown[0][2])  # the first view is not turned
                 yield patches, torch.cat((torch.full((len(cells), 1), number), cells), dim=1)
             batch = []
             if self.progress:
                 self.progress(f"filling {self.label}", i + 1, len(images))
 
-    def _shown(self, view: View) -> tuple[Tensor, Tensor]:
-        """The patches (n, d) of a view that lie within its image and count, and their cells (n, 2)."""
+    def _shown(self, view: View) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """The patches (n, d) of a view that lie within its image and count, their cells (n, 2), and the view's grid."""
         grid = self.patches(view.image)
         low, high = grid.aminmax()
         if not (float(low) >= -LARGEST and float(high) <= LARGEST):
@@ -146,13 +156,14 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
                 f"{self.label}: features of {self.extractor.name} are not finite, or larger than half precision holds "
                 f"({LARGEST:,.0f}): use other layers or another backbone"
             )
-        cells = view.cells(*grid.shape[1:])
+        rows, cols = grid.shape[1:]
+        cells = view.cells(rows, cols)
         shown = cells[..., 0] >= 0
         if (visible := self.visible(grid)) is not None:
             shown &= visible
         if shown.all():
-            return rows_of(grid), cells.flatten(0, 1)
-        return rows_of(grid)[shown.flatten()], cells[shown]
+            return rows_of(grid), cells.flatten(0, 1), (rows, cols)
+        return rows_of(grid)[shown.flatten()], cells[shown], (rows, cols)
 
     def _keep(self, chosen: Chosen, images: int, seed: int) -> None:
         """Make arrays and facts of the bank's rows, ordered by block."""
@@ -162,8 +173,17 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
             bank, exact=self.separate, quantised=self.quantised, seed=seed, held_out=chosen.left
         )
         prepared = {name: self.arrays[name] for name in self.prepared if name in self.arrays}
-        counts = torch.tensor([images, chosen.seen])
-        self.arrays = prepared | searched | {"origin": chosen.origin[order].to(torch.int32), "counts": counts}
+        read = torch.tensor(self._grids, dtype=torch.int32)
+        before = self.arrays.get("grids", read.new_zeros(images - len(read), 2))  # 0 x 0 where a bank did not note it
+        self.arrays = (
+            prepared
+            | searched
+            | {
+                "origin": chosen.origin[order].to(torch.int32),
+                "grids": torch.cat((before, read)),
+                "counts": torch.tensor([images, chosen.seen]),
+            }
+        )
         text = f"{len(bank):,} rows of {chosen.seen:,} patches from {images} images"
         if not self.separate and (share := round(self.options.share * chosen.seen)) > self.options.max_rows:
             text += f", the most it may have; a share of {self.options.share:g} would be {share:,}"
@@ -212,7 +232,8 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
     def score_one(self, image: InspectionImage) -> ImageScore:
         """Score one image; the map is the distance of each patch, smoothed.
 
-        ``evidence``: ``neighbour`` int32 (rows, cols, 3), image and cell of each m*; ``distance`` float32 (rows, cols).
+        ``evidence``: ``neighbour`` int32 (rows, cols, 3), image and cell of each m*; ``reference_grids`` int32
+        (images, 2), rows and columns of the reference images in cells; ``distance`` float32 (rows, cols).
         """
         grid = self.patches(image)
         rows, cols = grid.shape[1:]
@@ -234,10 +255,17 @@ class PatchBank(FrozenScorer[Options], Generic[Options]):
             evidence={
                 "neighbour": self.arrays["origin"][found.index].reshape(rows, cols, 3).numpy(),
                 "distance": maps[0].numpy(),
+                **({"reference_grids": self.arrays["grids"].numpy()} if "grids" in self.arrays else {}),
             },
             members=np.array(members, dtype=np.float32),
             member_maps=gaussian_blur(maps[1:], sigma).numpy(),
         )
+
+    def pixel_function(
+        self, image: InspectionImage, score: ImageScore, baseline: InspectionImage, at: Place | None = None
+    ) -> PixelFunction:
+        """The distance of the most anomalous patch, or of that ``at`` a place, to the m* it has now."""
+        return patch_function(self, self._searching(), image, score, baseline, at)
 
     def latency(self, image: InspectionImage) -> tuple[float, float, int]:
         """Seconds of all that follows the backbone's pass, and of that pass; and the bank's rows."""

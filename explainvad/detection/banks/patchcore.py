@@ -62,9 +62,9 @@ class PatchCore(PatchBank[PatchCoreOptions]):
         """Each layer (1, d, rows, cols) after taking in the neighbourhood of every patch."""
         return [F.avg_pool2d(level, 3, stride=1, padding=1) for level in levels]
 
-    def patches(self, image: InspectionImage) -> Tensor:
+    def assembled(self, levels: Sequence[Tensor]) -> Tensor:
         """The aggregated layers, joined on the first one's grid."""
-        first, *others = self.aggregated([batch_of_one(level) for level in self.extractor.levels(image, self.layers)])
+        first, *others = self.aggregated([batch_of_one(level) for level in levels])
         size = first.shape[2:]
         return torch.cat([first, *(F.interpolate(level, size=size, mode="bilinear") for level in others)], dim=1)[0]
 

@@ -113,6 +113,11 @@ class ClipEncoder:
             self._last = image, scales, self.encode(self.squares(image), scales)
         return self._last[2]
 
+    def traced(self, squares: Tensor) -> Tensor:
+        """Embeddings (S, d) of normalised squares by open_clip's own pass, through which gradients flow; float32."""
+        pooled: Tensor = self.visual(squares)
+        return pooled
+
     @torch.inference_mode()
     def encode(self, squares: Tensor, scales: Sequence[int] = ()) -> Encoding:
         """Encode normalised squares (S, 3, side, side) with their windows of each scale."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from explainvad.detection.backbones import Backbones
 from explainvad.detection.clip.encoder import ClipEncoder, Encoding
+from explainvad.detection.clip.explained import prompted_region, square_function
 from explainvad.detection.clip.prompt_separation import (
     NEARLY_IDENTICAL,
     TEMPERATURE,
@@ -37,8 +38,9 @@ from explainvad.detection.clip.prompts import Phrase, PromptConfig
 from explainvad.detection.clip.window_maps import blended, over_scales, to_patches, window_cover
 from explainvad.detection.frames import spread_out, to_frame
 from explainvad.detection.scorer import FrozenScorer, ScorerOptions
+from explainvad.detection.traced import Place, most_anomalous
 from explainvad.errors import ConfigError, UsageError
-from explainvad.types import ImageScore, InspectionImage, Progress
+from explainvad.types import ImageScore, InspectionImage, PixelFunction, Progress, PromptedRegion
 
 MEMBERS = 16  # bootstrapped choices of words and references
 LOOKED_AT = 32  # FIT images, at most, that the prompts are tried on
@@ -175,6 +177,19 @@ class WinCLIP(FrozenScorer[WinCLIPOptions]):
             members=value[1:].amax(1).numpy().astype(np.float32),
             member_maps=map_[1:].numpy(),
         )
+
+    def pixel_function(
+        self, image: InspectionImage, score: ImageScore, baseline: InspectionImage, at: Place | None = None
+    ) -> PixelFunction:
+        """How much nearer the square that looks most anomalous, or that ``at`` a place, is to anomalous words."""
+        square = int(score.evidence["text-image"].argmax())
+        return square_function(self.encoder, self._words()[0], image, baseline, square, at)
+
+    def prompted_region(self, image: InspectionImage, score: ImageScore, at: Place | None = None) -> PromptedRegion:
+        """The patch that looks most anomalous, or that ``at`` a place, as its windows see it, beside all phrases."""
+        place = at or most_anomalous(score.anomaly_map)
+        encoding = self.encoder.see(image, self.options.scales)
+        return prompted_region(self.encoder, encoding, self.cover, self.phrases, self.arrays["phrases"], image, place)
 
     def _text(self, encoding: Encoding) -> dict[int, Tensor]:
         """Text scores for all words and for each member (1 + B first): of squares (.., S) under 0, of patches

@@ -30,8 +30,9 @@ from explainvad.detection.frames import smooth_map, to_frame, top_mean
 from explainvad.detection.reconstruction.decoder import dropout_on
 from explainvad.detection.reconstruction.dinomaly_network import GroupDecoder, distances, loose_loss
 from explainvad.detection.reconstruction.frozen_features import FeatureOptions, FrozenFeatureReconstruction
+from explainvad.detection.traced import Place, Spot, most_anomalous, require_traceable, traced_function
 from explainvad.errors import ConfigError
-from explainvad.types import ImageScore, InspectionImage
+from explainvad.types import ImageScore, InspectionImage, PixelFunction
 
 MIDDLE, OF_BLOCKS = range(2, 10), 12  # the layers that are rebuilt, of a transformer of 12 blocks
 EASY, RISE = 0.9, 0.2  # share of points that end up as easy, and part of the training over which it rises
@@ -86,7 +87,10 @@ class Dinomaly(FrozenFeatureReconstruction[DinomalyOptions, GroupDecoder]):
 
     def groups(self, image: InspectionImage) -> Tensor:
         """Mean features (2, rows, cols, channels) of the first and of the second half of the layers."""
-        levels = self.extractor.levels(image, self.layers)
+        return self.grouped(self.extractor.levels(image, self.layers))
+
+    def grouped(self, levels: list[Tensor]) -> Tensor:
+        """The same of the layers' features (d, rows, cols)."""
         if len({level.shape for level in levels}) > 1:
             shapes = ", ".join(str(tuple(level.shape)) for level in levels)
             raise ConfigError(f"{self.name} needs layers of one shape, as plain transformers have them, got {shapes}")
@@ -132,6 +136,23 @@ class Dinomaly(FrozenFeatureReconstruction[DinomalyOptions, GroupDecoder]):
             members=np.array([top_mean(m, TOP) for m in maps], dtype=np.float32),
             member_maps=maps.numpy(),
         )
+
+    def pixel_function(
+        self, image: InspectionImage, score: ImageScore, baseline: InspectionImage, at: Place | None = None
+    ) -> PixelFunction:
+        """The cosine distance of the place that is rebuilt worst, or ``at`` another, the mean of both groups."""
+        backbone = require_traceable(self.extractor, self.label)
+        place = at or most_anomalous(score.evidence["distance"].mean(0))
+        spot = Spot.of(backbone.size(image), backbone.windows(image), place)
+
+        def reading(levels: Sequence[Tensor]) -> Tensor:
+            tokens = self.grouped(list(levels))
+            row, col = spot.cell(*tokens.shape[1:3])
+            flat = tokens.flatten(1, 2)[None]
+            return distances(flat, self.network(flat))[0, :, row * tokens.shape[2] + col].mean()
+
+        what = f"cosine distance of the features at y {place[0]:.1%}, x {place[1]:.1%} from their reconstruction"
+        return traced_function(backbone, self.layers, image, baseline, spot, what, reading)
 
     def _members(self, groups: Tensor) -> Tensor:
         """Mean distances (members, rows / 3, cols / 3) of passes with dropout, over the middle of every 3 x 3 cells."""

@@ -19,9 +19,10 @@ from explainvad.detection.backbone.embedded import EmbeddedBackbone
 from explainvad.detection.backbone.optimisation import bf16_pays, warm_cosine
 from explainvad.detection.frames import gaussian_blur, spread_out, to_frame, top_mean
 from explainvad.detection.reconstruction.decoder import FeatureDecoder, loose_loss, mc_dropout
+from explainvad.detection.traced import Place, Spot, most_anomalous, traced_function
 from explainvad.detection.transformer import position_code
 from explainvad.errors import NotFittedError
-from explainvad.types import ImageScore, InspectionImage, Progress, ScorerCard
+from explainvad.types import ImageScore, InspectionImage, PixelFunction, Progress, ScorerCard
 
 WIDTH, DEPTH, HEADS, DROPOUT = 128, 3, 4, 0.4
 SIDE = 24  # cells, of the crops of a feature grid that a training step sees
@@ -132,6 +133,26 @@ class FeatureReconstruction:
             members=np.array([top_mean(m, TOP) for m in members], dtype=np.float32),
             member_maps=members.numpy(),
         )
+
+    def pixel_function(
+        self, image: InspectionImage, score: ImageScore, baseline: InspectionImage, at: Place | None = None
+    ) -> PixelFunction:
+        """The cosine distance of the place that is rebuilt worst, or ``at`` another, over both levels."""
+        decoder, backbone = self._fitted(), self.backbone
+        place = at or most_anomalous(score.evidence["distance"].mean(0))
+        spot = Spot.of(backbone.size(image), backbone.windows(image), place)
+        frame = spot.size[0] // backbone.stride, spot.size[1] // backbone.stride
+
+        def reading(levels: Sequence[Tensor]) -> Tensor:
+            grid = torch.cat((torch.nn.functional.normalize(levels[0], dim=0), levels[1]))
+            rows, cols = grid.shape[1:]
+            position = position_code(rows, cols, frame, spot.origin(backbone.stride), WIDTH).to(grid)
+            row, col = spot.cell(rows, cols)
+            distance: Tensor = decoder(grid.flatten(1).T[None], position)[0, row * cols + col].mean()
+            return distance
+
+        what = f"cosine distance of the features at y {place[0]:.1%}, x {place[1]:.1%} from their reconstruction"
+        return traced_function(backbone, (0, 1), image, baseline, spot, what, reading)
 
     def _fitted(self) -> FeatureDecoder:
         if self.decoder is None:

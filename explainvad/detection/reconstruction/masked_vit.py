@@ -151,7 +151,7 @@ class PatchReconstruction(PixelReconstruction[Options]):
         assert total is not None
         rebuilt = total / weight
         residual = F.avg_pool2d((rebuilt - frame).square().mean((0, 1))[None], self.stride)[0]
-        return rebuilt, {"residual": residual.cpu().numpy()}
+        return rebuilt, {"residual": residual.detach().cpu().numpy()}
 
     def _rebuilt(self, pixels: Tensor, corner: tuple[int, int], frame: tuple[int, int]) -> Tensor:
         """Reconstructions (rounds, 3, rows, cols) of a window (3, rows, cols), each patch from passes that mask it."""

@@ -106,4 +106,4 @@ class MemAE(PixelReconstruction[MemAEOptions]):
         """The reconstruction, and which items it was made from."""
         rebuilt, weight = self.network(frame[None])
         heaviest, item = weight[0].cpu().max(-1)
-        return rebuilt, {"item": item.int().numpy(), "weight": heaviest.numpy()}
+        return rebuilt, {"item": item.int().numpy(), "weight": heaviest.detach().numpy()}

@@ -34,8 +34,9 @@ from explainvad.detection.frames import (
 )
 from explainvad.detection.reconstruction.residuals import RESIDUALS
 from explainvad.detection.scorer import FrozenScorer, ScorerOptions
+from explainvad.detection.traced import Place, Spot, most_anomalous
 from explainvad.detection.training import arrays_of, reproducible, restored, train
-from explainvad.types import ImageScore, InspectionImage
+from explainvad.types import ImageScore, InspectionImage, PixelFunction
 
 
 class PixelOptions(ScorerOptions):
@@ -170,6 +171,31 @@ class PixelReconstruction(FrozenScorer[Options]):
             evidence={"rebuilt": picture.permute(1, 2, 0).numpy(), **evidence},
             members=np.array([top_mean(m, self.options.top) for m in members], dtype=np.float32),
             member_maps=F.avg_pool2d(members[:, None], self.stride)[:, 0].numpy(),
+        )
+
+    def pixel_function(
+        self, image: InspectionImage, score: ImageScore, baseline: InspectionImage, at: Place | None = None
+    ) -> PixelFunction:
+        """The residual of the pixel of the working frame that is rebuilt worst, or ``at`` another, as it is scored."""
+        height, width = self._pixels(image).shape[1:]
+        place = at or most_anomalous(score.anomaly_map)
+        whole = slice(0, height), slice(0, width)
+        row, col = Spot.of((height, width), [whole], place).cell(height, width)
+        usual = F.interpolate(self.arrays[USUAL][None], (height, width), mode="bilinear", align_corners=False)[0]
+        mean, spread = usual[:, row, col].tolist()
+
+        def value(frames: Tensor) -> Tensor:
+            residuals = torch.stack([self._residual(frame)[0].mean(0)[row, col] for frame in frames])
+            return (residuals - mean) / spread
+
+        return PixelFunction(
+            what=f"residual of the pixel at y {place[0]:.1%}, x {place[1]:.1%}, in the score's unit",
+            value=value,
+            frame=self._centred(self._pixels(image)),
+            baseline=self._centred(self._pixels(baseline)),
+            size=(height, width),
+            window=whole,
+            network=self.network,
         )
 
     def _residual(self, frame: Tensor) -> tuple[Tensor, Tensor, dict[str, NDArray[Any]]]:

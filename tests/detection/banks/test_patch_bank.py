@@ -17,7 +17,7 @@ from toy import CELL, ToyBank, patches_of, random_squares, squares, toy_bank
 from explainvad.detection.banks import patch_bank
 from explainvad.detection.banks.bank_rows import nearest_pair
 from explainvad.detection.frames import gaussian_blur, smooth_map, to_frame
-from explainvad.errors import NotFittedError, UsageError
+from explainvad.errors import NotExplainableError, NotFittedError, UsageError
 from explainvad.types import InspectionImage
 
 
@@ -311,3 +311,10 @@ def test_the_card_says_what_the_bank_is() -> None:
     card = fitted(random_squares(4, seed=0), label="colours").card()
     assert (card.name, card.family, card.weights) == ("colours", "memory bank", "none")
     assert card.facts["features"] == "mean colours, layers 0"
+
+
+def test_a_backbone_without_gradients_is_refused_by_name() -> None:
+    bank = fitted(random_squares(2, seed=0))
+    image = random_squares(1, seed=5)[0]
+    with pytest.raises(NotExplainableError, match="toy: no gradients can be taken through mean colours"):
+        bank.pixel_function(image, bank.score([image])[0], image)

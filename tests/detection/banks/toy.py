@@ -67,8 +67,8 @@ class ToyBank(PatchBank[ToyOptions]):
     def chosen_layers(self) -> tuple[int, ...]:
         return (0,)
 
-    def patches(self, image: InspectionImage) -> Tensor:
-        return self.extractor.levels(image, (0,))[0]
+    def assembled(self, levels: Sequence[Tensor]) -> Tensor:
+        return levels[0]
 
     def image_score(self, distance: Tensor) -> float:
         return float(distance.max())
