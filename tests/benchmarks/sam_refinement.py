@@ -6,7 +6,7 @@ DATASET is labelled (good/, <defect>/, ground_truth/<defect>/). Without --model 
 default settings; only defects are looked at, so no image is in both. Of each flagged image the regions together are
 compared with the mask: mean IoU by the threshold, and as refined. ``--sam`` takes what ``[regions] sam`` takes; the
 default is an untrained vit_b, whose masks mean nothing: its outlines must then be dropped, and the mean IoU must not
-fall by more than 0.01. ``--tiny N`` adds N untrained networks of 64 px, which are much faster and no less arbitrary.
+fall by more than 0.01. ``--tiny N`` takes N untrained networks of 64 px instead, much faster and no less arbitrary.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--sam", action="append")
     parser.add_argument("--tiny", type=int, default=0)
     parser.add_argument("--images", type=int, default=10**6)
+    parser.add_argument("--good", type=int, default=10**6, help="images to fit on, without --model")
     parser.add_argument("--agreement", type=float, default=RegionsConfig().agreement)
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.dataset)
@@ -98,10 +99,12 @@ def main() -> None:
         inspector = Inspector.load(arguments.model)
     else:
         good = dataset.train or tuple(i.path for i in dataset.items if i.defect is None)
-        inspector = Inspector.fit(good, config=InspectionConfig())
+        chosen = np.random.default_rng(0).permutation(len(good))[: arguments.good]
+        inspector = Inspector.fit([good[i] for i in sorted(chosen)], config=InspectionConfig())
     print(f"{len(items)} defect images of {arguments.dataset.name}")
     changes = [
-        compare(inspector, items, arguments.dataset, sam, arguments.agreement) for sam in arguments.sam or [UNTRAINED]
+        compare(inspector, items, arguments.dataset, sam, arguments.agreement)
+        for sam in arguments.sam or ([] if arguments.tiny else [UNTRAINED])
     ]
     sys.path.append(str(Path(__file__).parents[1]))
     from tiny_sam import write_sam

@@ -16,6 +16,8 @@ from huggingface_hub import HfApi
 from safetensors.torch import load
 from tiny_hub import Files, TinyHub, serving
 from tiny_models import CLIP_CONFIG, write_weights
+from tiny_sam import NAME as SAM
+from tiny_sam import tiny_sam, write_sam
 
 from explainvad.detection.catalogue import CATALOGUE, Pretrained
 from explainvad.detection.hub import OFFLINE, pull
@@ -135,6 +137,19 @@ class TestPulling:
         with serving(TinyHub("acme/clip", files)) as served:
             pull(store, "acme-clip", endpoint=served.url)
         assert store.weights("acme-clip").clip().mean == (0.48, 0.46, 0.41)
+
+    def test_a_segment_anything_comes_from_transformers_layout(
+        self, hub: TinyHub, store: WeightStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_sam(tmp_path / "sam" / "model.safetensors")
+        files = {**tree(tmp_path / "sam"), "config.json": b'{"model_type": "sam"}'}
+        entry = Pretrained("segment_anything", SAM, "acme/sam", "MIT", 1, 1, "promptable", "tests")
+        monkeypatch.setitem(CATALOGUE, "acme-sam", entry)
+        with serving(TinyHub("acme/sam", files)) as served:
+            locked = pull(store, "acme-sam", endpoint=served.url)
+            assert pull(store, "acme-sam", endpoint=served.url) == locked
+        assert locked.hub == "acme/sam" and set(locked.files) == {"sam_config.json", "sam_model.safetensors"}
+        assert store.weights("acme-sam").sam().state_dict().keys() == tiny_sam().state_dict().keys()
 
     def test_pickled_tensors_are_taken_where_there_is_nothing_else(
         self, hub: TinyHub, store: WeightStore, versions: tuple[Files, Files], tmp_path: Path
