@@ -54,6 +54,7 @@ class Inspector:
         self.ensemble, self.calibrator, self.gallery = fitted.ensemble, fitted.calibrator, fitted.gallery
         self.split, self.fitted = fitted.split, fitted.facts
         self._refiners: dict[RegionsConfig, SamRefiner | None] = {}
+        self._describer: ModelDescriber | None = None  # of one lot
 
     # -- fitting ----------------------------------------------------------------------------------------
 
@@ -180,11 +181,11 @@ class Inspector:
             if not run.finished:
                 for line in card.fallbacks:
                     run.fallback(line)
-                inspector = self._for_lot(files)
+                inspector = self._for_lot(files, describer)
                 todo = [pair for pair in zip(files, cells, strict=True) if pair[0].image_id not in run.done]
                 seen = {r.sha256: r for r in run.done.values() if r.verdict is not None}
                 for (file, cell), read in self._read(todo, root, info.mm_per_pixel):
-                    run.add(*inspector._inspect_file(file, cell, read, seen, config, describer))
+                    run.add(*inspector._inspect_file(file, cell, read, seen, config))
                     if progress:
                         progress("inspecting", len(run.done), len(files))
                 for line in describer.fallbacks(run.done.values()) if describer else ():
@@ -215,12 +216,14 @@ class Inspector:
         known = ", ".join(sorted(self.calibrator.cells))
         return f"belongs to {cell or 'no cell'}, and only {known} are calibrated: calibrate this one, or name it so"
 
-    def _for_lot(self, files: Sequence[LotFile]) -> Inspector:
-        """This inspector, or one whose scorers have read the lot, where one of them does that."""
-        if not self.ensemble.reads_lot:
+    def _for_lot(self, files: Sequence[LotFile], describer: ModelDescriber | None) -> Inspector:
+        """This inspector, or one whose scorers have read the lot, or that has a describer for it."""
+        if not self.ensemble.reads_lot and describer is None:
             return self
-        lot = self.ensemble.for_lot(LazyImages(files))
-        inspector = Inspector(self.config, Fitted(lot, self.calibrator, self.gallery, self.split, self.fitted))
+        ensemble = self.ensemble.for_lot(LazyImages(files)) if self.ensemble.reads_lot else self.ensemble
+        fitted = Fitted(ensemble, self.calibrator, self.gallery, self.split, self.fitted)
+        inspector = Inspector(self.config, fitted)
+        inspector._describer = describer
         inspector._refiners = self._refiners
         return inspector
 
@@ -246,7 +249,6 @@ class Inspector:
         read: Callable[[], InspectionImage],
         seen: dict[str | None, ImageRecord],
         config: InspectionConfig,
-        describer: ModelDescriber | None,
     ) -> tuple[ImageRecord, dict[str, bytes]]:
         """Inspect one file of a lot, or say why it was not."""
         try:
@@ -261,7 +263,7 @@ class Inspector:
             return not_inspected(file, wrong_size, image), {}
         if (unknown_cell := self.unknown_cell(cell)) is not None:
             return not_inspected(file, unknown_cell, image), {}
-        record, files = self._kept(self._judged(image, config, cell, describer), image, config)
+        record, files = self.inspect(image, config, cell)
         seen[image.sha256] = record
         return record, files
 
@@ -281,16 +283,10 @@ class Inspector:
     ) -> tuple[ImageRecord, dict[str, bytes]]:
         """Judge one image. Returns its record and, where it gets a page, the artifacts to keep (path -> bytes).
 
-        Its regions get measured sentences only: a model describes lots, see :meth:`analyze`.
+        A model describes regions only in :meth:`analyze`; here their sentences are measured.
         """
         config = config or self.config
-        return self._kept(self._judged(image, config, cell), image, config)
-
-    def _kept(
-        self, judged: Judged, image: InspectionImage, config: InspectionConfig
-    ) -> tuple[ImageRecord, dict[str, bytes]]:
-        assert judged.record.verdict is not None  # it was judged
-        cell = judged.record.verdict.cell
+        judged = self._judged(image, config, cell)
         if not judged.record.flagged and config.pages == "flagged":
             return judged.record, {}
         regions = [finding.region for finding in judged.record.findings]
@@ -316,11 +312,9 @@ class Inspector:
         judged = self._judged(image, self.config, cell)
         return judged.record, judged.fused_map
 
-    def _judged(
-        self, image: InspectionImage, config: InspectionConfig, cell: str, describer: ModelDescriber | None = None
-    ) -> Judged:
+    def _judged(self, image: InspectionImage, config: InspectionConfig, cell: str) -> Judged:
         refiner = self._refiner(config)
-        return judge(image, self.ensemble, self.calibrator, self.gallery, config, cell, refiner, describer)
+        return judge(image, self.ensemble, self.calibrator, self.gallery, config, cell, refiner, self._describer)
 
     def _refiner(self, config: InspectionConfig) -> SamRefiner | None:
         """What draws the outlines at these settings; its weights are loaded once."""

@@ -11,6 +11,9 @@ from command_line import explainvad, ledger
 from tiny_chat_server import answers, failing, serving
 from tiny_parts import FOREIGN, GOOD, RUSTY, write_lot
 
+from explainvad import Inspector
+from explainvad.config import DescriberConfig
+
 MEASURED = "measured text, no language model"
 UNUSED = "language model: not used, sentences are written from measured facts"
 
@@ -120,6 +123,16 @@ def test_what_cannot_be_used_is_refused_before_the_run(
     done = analyze(lot, model, "--describer", option)
     assert done.code == 2 and message in done.err, done.err
     assert not (lot.parent / "run").exists()
+
+
+def test_a_model_bundle_sends_no_pictures_anywhere(model: Path, tmp_path: Path) -> None:
+    """Whoever loads it elsewhere has configured no endpoint."""
+    inspector = Inspector.load(model, "cpu")
+    chosen = DescriberConfig(use="endpoint", model="tiny", base_url="http://127.0.0.1:9/v1")
+    inspector.config = inspector.config.model_copy(update={"describer": chosen})
+    inspector.save(tmp_path / "sent.evad")
+    assert Inspector.load(tmp_path / "sent.evad", "cpu").config.describer == DescriberConfig()
+    assert "127.0.0.1:9" not in (tmp_path / "sent.evad" / "manifest.json").read_text()
 
 
 def test_a_local_model_describes(lot: Path, model: Path) -> None:

@@ -40,6 +40,13 @@ class TinyHub:
         ]
         return json.dumps({"id": self.repository, "sha": commit, "siblings": siblings}).encode()
 
+    def tree(self, commit: str) -> bytes:
+        """The answer of tree: the files of a commit."""
+        oids = {name: hashlib.sha1(data).hexdigest() for name, data in self.commits[commit].items()}
+        return json.dumps(
+            [{"type": "file", "path": n, "size": len(self.commits[commit][n]), "oid": oid} for n, oid in oids.items()]
+        ).encode()
+
     def content(self, commit: str, name: str) -> bytes:
         """What is sent of a file."""
         data = self.commits[commit][name]
@@ -62,6 +69,9 @@ def serving(hub: TinyHub) -> Iterator[TinyHub]:
             commit, name = hub.newest, ""
             if path.startswith(f"/api/models/{hub.repository}/revision/"):
                 commit = path.rpartition("/")[2]
+                commit = hub.newest if commit == "main" else commit
+            elif path.startswith(f"/api/models/{hub.repository}/tree/"):
+                return self.answer(200, hub.tree(path.rpartition("/")[2]), {"Content-Type": "application/json"})
             elif path.startswith(f"/{hub.repository}/resolve/"):
                 commit, name = path.split("/")[-2:]
             elif path != f"/api/models/{hub.repository}":

@@ -30,7 +30,6 @@ from explainvad.types import (
 REGIONS_SHOWN = 3
 _LINES = (0, 16, 14, 12)  # of sentences, by the number of regions shown
 _CHARACTERS_A_LINE = 106
-_DISPUTED = (ClaimStatus.CONTRADICTED, ClaimStatus.PARTLY)
 _AUTHOR_CHARACTERS_A_LINE = 125
 _REASON_CHARACTERS, _REASON_CHARACTERS_A_LINE = 420, 105
 _PAGE_MM = 267.0  # A4 within its margins
@@ -213,23 +212,28 @@ def _sentences(record: ImageRecord) -> tuple[list[SentenceView], dict[str, str],
     authors: dict[str, str] = {}
     views: list[SentenceView] = []
     shown = record.findings[:REGIONS_SHOWN]
-    disputes = {s: tuple(c for c in s.claims if c.status in _DISPUTED) for f in shown for s in f.sentences}
     # What a region's first author says, the measurement, comes before what anyone else says of another region
-    first = [s for f in shown for s in f.sentences if s.author == f.sentences[0].author]
+    places = [(r, k) for r, finding in enumerate(shown) for k in range(len(finding.sentences))]
+    places.sort(key=lambda at: shown[at[0]].sentences[at[1]].author != shown[at[0]].sentences[0].author)
     room = _LINES[min(REGIONS_SHOWN, len(record.findings))]
-    chosen: set[Sentence] = set()
-    for sentence in dict.fromkeys((*first, *disputes)):
-        room -= _lines(sentence, disputes[sentence])
+    chosen: set[tuple[int, int]] = set()
+    for r, k in places:
+        sentence = shown[r].sentences[k]
+        room -= _lines(sentence, _disputed(sentence))
         if room >= 0:
-            chosen.add(sentence)
-    for finding in shown:
-        fitting = [(sentence, disputes[sentence]) for sentence in finding.sentences if sentence in chosen]
+            chosen.add((r, k))
+    for r, finding in enumerate(shown):
+        fitting = [(s, _disputed(s)) for k, s in enumerate(finding.sentences) if (r, k) in chosen]
         for k, (sentence, disputed) in enumerate(fitting):
             letter = authors.setdefault(sentence.author, chr(ord("a") + min(len(authors), 25)))
             rows = len(fitting) if k == 0 else 0
             views.append(SentenceView(finding.region.region_id, sentence, letter, disputed, rows))
     left_out = sum(len(finding.sentences) for finding in record.findings) - len(views)
     return views, {letter: author for author, letter in authors.items()}, left_out
+
+
+def _disputed(sentence: Sentence) -> tuple[Claim, ...]:
+    return tuple(c for c in sentence.claims if c.status in (ClaimStatus.CONTRADICTED, ClaimStatus.PARTLY))
 
 
 def _lines(sentence: Sentence, disputed: Sequence[Claim]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import itertools
 import json
 import time
 from pathlib import Path
@@ -238,6 +239,23 @@ class TestFaults:
             first, second = described(server.url, 2)
         assert first.sentences[-1].author.startswith("endpoint tiny")
         assert second.sentences[0].author.endswith(": the answer is about region R1, not about region R2)")
+
+    def test_reasons_are_counted_and_a_flood_of_them_is_cut(self) -> None:
+        numbers = itertools.count()
+
+        def failing_anew(handler: Any, body: dict[str, Any]) -> None:
+            failing(400, f"request {next(numbers)} failed")(handler, body)
+
+        with serving(failing_anew) as server:
+            model = describer(endpoint(server.url, at_once=1))
+            found = [f for _ in range(2) for f in model.describe(part_image(), findings(5), reference_picture())]
+        *lines, last = model.fallbacks([dataclasses.replace(make_record(make_start(), 0), findings=tuple(found))])
+        start = f"describer {model.label}: "
+        assert lines[0] == (
+            f"{start}5 of 10 regions have measured sentences only: not asked any more after 5 failures in a row"
+        )
+        assert len(lines) == 5
+        assert last == f"{start}1 of 10 regions have measured sentences only for 1 other reasons, beside them"
 
 
 class TestStore:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from described_regions import describer, findings, part_image, reference_picture
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_hub import TinyHub, serving
 from tiny_vlms import FAMILIES, write_model
 
 from explainvad.config import DescriberConfig
@@ -149,6 +152,25 @@ class TestLoading:
         monkeypatch.setenv("EXPLAINVAD_OFFLINE", "1")
         with pytest.raises(WeightsError, match="owner/name is not here, and EXPLAINVAD_OFFLINE forbids the network"):
             load(Path("owner/name"))
+
+    def test_a_hub_id_is_fetched_once(
+        self, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        files = {path.name: path.read_bytes() for path in folders["llava_onevision"].iterdir()}
+        for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "EXPLAINVAD_OFFLINE"):
+            monkeypatch.delenv(variable, raising=False)
+        hub = TinyHub("tiny/llava", {**files, "pytorch_model.bin": b"pickle", "modeling.py": b"raise SystemExit"})
+        with serving(hub):
+            there = {"endpoint": hub.url, "cache_dir": tmp_path / "hub"}
+            monkeypatch.setattr(
+                huggingface_hub, "snapshot_download", partial(huggingface_hub.snapshot_download, **there)
+            )
+            model = load(Path("tiny/llava"))
+            asked = len(hub.asked)
+            load(Path("tiny/llava"))
+        assert len(hub.asked) == asked
+        assert model.author.startswith(f"vlm tiny/llava (revision {hub.newest[:12]}; ")
+        assert not any("pytorch_model" in path or "modeling" in path for path in hub.asked)
 
     def test_quantization_needs_its_packages(self, folders: dict[str, Path]) -> None:
         with pytest.raises(WeightsError, match=r'quantization = "4bit" in \[describer\] needs bitsandbytes'):

@@ -126,6 +126,25 @@ def test_sentences_of_one_region_share_its_name(lot_report: LotReport) -> None:
         assert sum(s.rows for s in page.sentences) == len(page.sentences)
 
 
+def test_measured_sentences_of_every_region_come_before_those_of_a_model(tmp_path: Path) -> None:
+    b = Builder(tmp_path / "run")
+    measured = [sentence(f"It is measured to be so, {k}.") for k in range(3)]
+    claim = Claim("place", "lower right", "upper left", ClaimStatus.CONTRADICTED)
+    author = "a model at a server with a very long name, " * 8
+    said = [sentence(f"It looks {k}. " * 9, f"{k} {author}", ClaimStatus.CONTRADICTED, claim) for k in range(4)]
+    verdict = verdict_of(Decision.REJECT, 3.0, 1 / 96, SMALL_P)
+    b.inspected("a.png", verdict, NINE[:3], sentences=[*measured, *said])
+    report = b.report()
+    (page,), _ = image_pages(report)
+    shown = [(s.region_id, s.sentence.text) for s in page.sentences]
+    assert {(region, s.text) for region in ("R1", "R2", "R3") for s in measured} <= set(shown)
+    assert page.sentences_left_out == 3 * 7 - len(shown) > 0
+    ReportRenderer().render(report, tmp_path, ["pdf"])
+    with pikepdf.open(tmp_path / "report.pdf") as pdf:  # long author lines make no second page
+        target = page_of_anchor(pdf)
+    assert target["model-card"] == target["img-00001"] + 1
+
+
 def test_close_call_of_a_gate_looks_like_one(tmp_path: Path) -> None:
     b = Builder(tmp_path / "run")
     b.inspected("a.png", verdict_of(Decision.DEFER, 1.4196, 0.2, ("blurred",), sharpness=5.4184))

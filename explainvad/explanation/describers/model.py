@@ -26,6 +26,7 @@ from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.types import Finding, ImageRecord, InspectionImage, Progress
 
 GIVEN_UP = 5  # failures in a row after which a model is not asked again in this run
+REASONS_SHOWN = 5  # of a lot; the others are counted
 HASH_SHOWN = 12  # hex digits in an author line
 
 
@@ -95,17 +96,21 @@ class ModelDescriber:
         Read from the records alone, so that a resumed run says the same. Without regions, whether it was there at all.
         """
         findings = [finding for record in records for finding in record.findings]
-        authors = Counter(finding.sentences[0].author for finding in findings if finding.sentences)
         start = _unanswered_author(self.label, "").removesuffix(")")
-        lines = tuple(
-            f"describer {self.label}: {count} of {len(findings)} regions have measured sentences only: "
-            f"{author.removeprefix(start).removesuffix(')')}"
-            for author, count in authors.items()
-            if author.startswith(start)
+        reasons = Counter(
+            finding.sentences[0].author.removeprefix(start).removesuffix(")")
+            for finding in findings
+            if finding.sentences and finding.sentences[0].author.startswith(start)
         )
-        if not lines and self.unavailable is not None:
+        if not reasons and self.unavailable is not None:
             return (f"describer {self.label}: {self.unavailable}",)
-        return lines
+        of = f"of {len(findings)} regions have measured sentences only"
+        lines = [f"describer {self.label}: {n} {of}: {reason}" for reason, n in reasons.most_common(REASONS_SHOWN)]
+        rest = reasons.most_common()[REASONS_SHOWN:]
+        if rest:  # a server may give every failure words of its own
+            n = sum(count for _, count in rest)
+            lines.append(f"describer {self.label}: {n} {of} for {len(rest)} other reasons, beside them")
+        return tuple(lines)
 
     def forget(self) -> None:
         """Drop the kept answers: what they became is in the record."""
