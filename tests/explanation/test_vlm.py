@@ -64,10 +64,9 @@ class TestFamilies:
     """What must hold of every model, whatever it was trained to say: here nothing at all."""
 
     def test_answers_keep_to_the_schema(self, folders: dict[str, Path], family: str) -> None:
-        for settings in ({}, {"temperature": 1.5}):  # greedy, and as wild as random weights can be
-            answer = json.loads(load(folders[family], **settings).answer(brief(), 60))
-            read_answer(json.dumps(answer), answer["region_id"], REGIONS)
-            assert answer["region_id"] in REGIONS
+        answer = json.loads(load(folders[family]).answer(brief(), 60))
+        read_answer(json.dumps(answer), answer["region_id"], REGIONS)
+        assert answer["region_id"] in REGIONS
 
     def test_pictures_reach_the_model(self, folders: dict[str, Path], family: str) -> None:
         model = load(folders[family])
@@ -203,6 +202,8 @@ class TestAnswering:
         config = DescriberConfig(use="vlm", model=str(folders["qwen2_5_vl"]), temperature=1.0)
         said = [VisionLanguageModel.load(config, seed, "cpu").answer(brief(), 60) for seed in (1, 1, 2)]
         assert said[0] == said[1] != said[2]
+        for text in said:  # however wild, it keeps to the schema
+            read_answer(text, json.loads(text)["region_id"], REGIONS)
 
     def test_a_region_gets_checked_sentences(self, folders: dict[str, Path]) -> None:
         model = describer(load(folders["smolvlm"]), arm="blind")
