@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+_PIECE = 1 << 20  # bytes
 
-def write_whole(path: Path, data: bytes, scratch: Path, mode: int | None = None) -> None:
-    """Write ``data`` to ``scratch``, sync it, and rename it to ``path``; the name is durable once its folder is synced.
+
+def write_whole(path: Path, data: bytes | Iterable[bytes], scratch: Path, mode: int | None = None) -> None:
+    """Write ``data``, whole or in pieces, to ``scratch``, sync it, and rename it to ``path``.
+
+    The name is durable once its folder is synced.
 
     ``scratch`` is always the same file of the same file system, so that what a killed process left is written over by
     the next; whoever else writes it at the moment is waited for. ``mode`` are the permissions to give. Raises OSError,
@@ -20,7 +25,8 @@ def write_whole(path: Path, data: bytes, scratch: Path, mode: int | None = None)
         os.ftruncate(descriptor, 0)
         if mode is not None:
             os.fchmod(descriptor, mode)
-        write_all(descriptor, data)
+        for piece in (data,) if isinstance(data, bytes) else data:
+            write_all(descriptor, piece)
         os.fsync(descriptor)
         scratch.replace(path)
     except OSError:
@@ -35,6 +41,13 @@ def write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def pieces_of(file: Path) -> Iterator[bytes]:
+    """What is in a file, a piece at a time: it may be larger than memory."""
+    with file.open("rb") as opened:
+        while piece := opened.read(_PIECE):
+            yield piece
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from explainvad.errors import RenderError
 from explainvad.report.attachments import Attachment, printed
 from explainvad.report.branding import Branding
 from explainvad.report.context import authors_of, flagged_images, issued_at
-from explainvad.report.pdf_merge import attach, merged, save
+from explainvad.report.pdf_merge import merge
 from explainvad.report.pdf_parts import (
     COMMON,
     IMAGES_PER_PART,
@@ -31,7 +30,6 @@ from explainvad.report.pdf_parts import (
     written,
 )
 from explainvad.report.pdf_pool import Job, Limits, WorkerPool
-from explainvad.report.scratch import scratch_folder
 from explainvad.types import ImageRecord, LotReport
 
 _ROUNDS = 4
@@ -51,12 +49,16 @@ class PdfRenderer:
         self._workers = workers or min(4, os.cpu_count() or 1)
 
     def render(
-        self, report: LotReport, shown: Sequence[ImageRecord], files: Sequence[Attachment], branding: Branding
-    ) -> bytes:
-        """Return the PDF with a page for each record of ``shown``, and with ``files`` attached.
+        self,
+        report: LotReport,
+        shown: Sequence[ImageRecord],
+        files: Sequence[Attachment],
+        branding: Branding,
+        folder: Path,
+    ) -> Path:
+        """Write the PDF into the empty ``folder``: a page for each record of ``shown``, and ``files`` attached.
 
-        Raises RenderError, IntegrityError where a picture of the record was altered, StorageError where there is no
-        room for the parts.
+        Raises RenderError, IntegrityError where a picture of the record was altered, OSError where there is no room.
         """
         issued = issued_at(report)
         parts = divided(report, shown, self._images_per_part)
@@ -70,12 +72,12 @@ class PdfRenderer:
             attachments=tuple(printed(files)),
             branding=branding,
         )
-        with scratch_folder() as folder:
-            (folder / COMMON).write_bytes(written(common))
-            (folder / REPORT).write_bytes(without_findings(report))
-            with WorkerPool(folder, min(self._workers, len(parts)), issued.timestamp(), self._limits) as pool:
-                rendered = self._rendered(parts, folder, pool)
-            return _one_file(rendered, files, issued, folder / "report.pdf")
+        (folder / COMMON).write_bytes(written(common))
+        (folder / REPORT).write_bytes(without_findings(report))
+        with WorkerPool(folder, min(self._workers, len(parts)), issued.timestamp(), self._limits) as pool:
+            rendered = self._rendered(parts, folder, pool)
+        merge(rendered, files, issued, folder / "report.pdf")
+        return folder / "report.pdf"
 
     def _rendered(self, parts: Sequence[Part], folder: Path, pool: WorkerPool) -> list[RenderedPart]:
         """Render all parts, and those again whose numbers were wrong."""
@@ -102,11 +104,3 @@ class PdfRenderer:
         file = folder / f"job-{job.index}.json"
         file.write_bytes(written(job))
         return Job(file, job.part.words, 60 + self._seconds_per_page * (10 + (job.part.expected or 0)))
-
-
-def _one_file(parts: Sequence[RenderedPart], files: Sequence[Attachment], issued: datetime, target: Path) -> bytes:
-    """Merge the parts, attach the files, and return the PDF's bytes."""
-    with merged(parts) as pdf:
-        attach(pdf, files, issued)
-        save(pdf, target)
-    return target.read_bytes()

@@ -6,7 +6,8 @@ ledger and the masks. The same report gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,17 @@ from typing import TYPE_CHECKING
 from explainvad.errors import RenderError, StorageError, UsageError
 from explainvad.report.assets import templates_folder
 from explainvad.report.attachments import attachments, printed
-from explainvad.report.branding import load_branding
+from explainvad.report.branding import Branding, load_branding
 from explainvad.report.coco import regions_coco
 from explainvad.report.exports import report_json, results_csv
 from explainvad.report.html_report import html_files
 from explainvad.report.image_page import shown_records
 from explainvad.report.parquet import results_parquet
 from explainvad.report.pixel_maps import pixel_maps
+from explainvad.report.scratch import scratch_folder
 from explainvad.report.signature_fields import field_states
-from explainvad.types import LotReport, Pages
-from explainvad.whole_files import sync_folder, write_whole
+from explainvad.types import ImageRecord, LotReport, Pages
+from explainvad.whole_files import pieces_of, sync_folder, write_whole
 
 if TYPE_CHECKING:
     from explainvad.report.pdf_report import PdfRenderer
@@ -75,8 +77,22 @@ class ReportRenderer:
         branding = load_branding(templates, templates_folder())
         shown = shown_records(report, pages or configured_pages(report))
 
+        with ExitStack() as temporary:
+            return self._written(report, out, wanted, shown, branding, temporary)
+
+    def _written(
+        self,
+        report: LotReport,
+        out: Path,
+        wanted: Sequence[str],
+        shown: Sequence[ImageRecord],
+        branding: Branding,
+        temporary: ExitStack,
+    ) -> list[Path]:
+        """Make and write the formats; ``temporary`` holds what is needed until they are written."""
         # Make everything before the first file is written: an altered picture must leave no half report.
         exports = {"csv": results_csv(report), "json": report_json(report)}
+        rendered: dict[str, Mapping[str, bytes | Iterable[bytes]]]
         rendered = {name: {FILES[name]: data} for name, data in exports.items()}
         failure: RenderError | None = None
         if "parquet" in wanted:
@@ -91,8 +107,9 @@ class ReportRenderer:
                 from explainvad.report.pdf_report import PdfRenderer
 
                 try:
-                    pdf = (self._pdf or PdfRenderer()).render(report, shown, attached, branding)
-                    rendered["pdf"] = {FILES["pdf"]: pdf}
+                    folder = temporary.enter_context(scratch_folder())
+                    pdf = (self._pdf or PdfRenderer()).render(report, shown, attached, branding, folder)
+                    rendered["pdf"] = {FILES["pdf"]: pieces_of(pdf)}
                 except RenderError as error:
                     failure = error
         maps = pixel_maps(report) if "maps" in wanted else iter(())  # too much to keep: made one by one
@@ -121,11 +138,11 @@ def configured_pages(report: LotReport) -> Pages:
 def _refuse_signed(out: Path, wanted: Sequence[str]) -> None:
     """Raise UsageError when a signed PDF lies where one is to be written."""
     there = out / FILES["pdf"]
-    if "pdf" in wanted and there.is_file() and any(field_states(there.read_bytes()).values()):
+    if "pdf" in wanted and there.is_file() and any(field_states(there).values()):
         raise UsageError(f"{there} is signed, and a signed report is never overwritten; render into another folder")
 
 
-def _write_whole(out: Path, name: str, data: bytes) -> Path:
+def _write_whole(out: Path, name: str, data: bytes | Iterable[bytes]) -> Path:
     """Write the file whole, or leave what is there as it is.
 
     Raises :class:`StorageError` when the folder of a ``name`` with one is a link.

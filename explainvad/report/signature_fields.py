@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def add_signature_fields(pdf: pikepdf.Pdf) -> list[str]:
     return [str(field.T) for field in fields]
 
 
-def field_states(content: bytes) -> dict[str, bool]:
+def field_states(content: bytes | Path) -> dict[str, bool]:
     """Return the signature fields of a PDF in reading order: name -> whether it is signed; none of what is no PDF."""
     from pikepdf import Name, PdfError
 
@@ -72,11 +73,11 @@ def field_size(content: bytes, name: str) -> tuple[float, float]:
     raise KeyError(name)
 
 
-def _fields(content: bytes) -> Iterator[Any]:
+def _fields(content: bytes | Path) -> Iterator[Any]:
     import pikepdf
     from pikepdf import Dictionary, Name
 
-    with pikepdf.open(BytesIO(content)) as pdf:
+    with pikepdf.open(BytesIO(content) if isinstance(content, bytes) else content) as pdf:
         for field in pdf.Root.get(Name.AcroForm, Dictionary()).get(Name.Fields, []):
             if field.get(Name.FT) == Name.Sig:
                 yield field
