@@ -30,8 +30,8 @@ def evaluate(
         bool,
         typer.Option(
             "--text",
-            help="Evaluate the words about regions too: baselines, and the describer of --config, of which only "
-            "[describer] counts beside --model.",
+            help="Evaluate the words about regions too: baselines, and the configured describer. Beside a fitted "
+            "model, only [describer] of the settings counts.",
         ),
     ] = False,
     device: Device = None,

@@ -126,8 +126,9 @@ def evaluate_dataset(
             continue
         record, fused_map = inspector.inspect_with_map(image, cell)
         measured.add(item.defect, record, fused_map, mask)
-        if words is not None:
-            words.add(image, record, fused_map, mask, inspector.gallery.nearest(image)[1])
+        if words is not None and record.verdict is not None:
+            reference = inspector.gallery.nearest(image)[1]
+            words.add(image, record.findings, record.verdict.epistemic, fused_map, mask, reference)
     if not measured.records:
         raise LotError(f"none of the {len(items)} images could be inspected; the first: {measured.not_inspected[0]}")
     calibration = inspector.card().calibration

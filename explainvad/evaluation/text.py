@@ -34,7 +34,7 @@ from explainvad.evaluation.text_trials import erased, finding, frame_box, moved_
 from explainvad.explanation.describers.answer import VOCABULARIES
 from explainvad.explanation.describers.asking import REASON_LENGTH, NoAnswerError, one_line
 from explainvad.explanation.part import part_mask
-from explainvad.types import ClaimStatus, Finding, ImageRecord, InspectionImage
+from explainvad.types import ClaimStatus, Finding, InspectionImage
 
 BINS = 3  # of images, by the detector's uncertainty
 MEASURES = {  # in the order of the table
@@ -84,26 +84,28 @@ class TextEvaluation:
     def add(
         self,
         image: InspectionImage,
-        record: ImageRecord,
+        findings: Sequence[Finding],
+        epistemic: float,
         fused_map: NDArray[np.float32],
         truth: NDArray[np.bool_] | None,
         reference: bytes,
     ) -> None:
-        """Ask every arm about every region of an inspected image; one without regions is passed over.
+        """Ask every arm about every region of an image; one without findings is passed over.
 
-        ``fused_map`` and ``truth`` have shape (H, W); ``truth`` is None where the defect's place is not known, which
-        leaves out all that needs it. ``reference`` is the picture of the nearest reference (JPEG).
+        ``epistemic`` is the detector's uncertainty in bits. ``fused_map`` and ``truth`` have shape (H, W); ``truth`` is
+        None where the defect's place is not known, which leaves out all that needs it. ``reference`` is the picture of
+        the nearest reference (JPEG).
         """
-        if not record.findings or record.verdict is None:
+        if not findings:
             return
         number = len(self._uncertainties)
-        self._uncertainties.append(record.verdict.epistemic)
-        part = part_mask(image)
-        regions = np.any([found.region.mask.to_array() for found in record.findings], axis=0)
-        ids = tuple(found.region.region_id for found in record.findings)
-        for found in record.findings:
+        self._uncertainties.append(epistemic)
+        part = part_mask(image) if any(found.facts.frame == "part" for found in findings) else None
+        regions = np.any([found.region.mask.to_array() for found in findings], axis=0)
+        ids = tuple(found.region.region_id for found in findings)
+        for found in findings:
             mask = found.region.mask.to_array()
-            frame = frame_box(mask, part)
+            frame = frame_box(mask, part if found.facts.frame == "part" else None)  # as its place was measured
             by_map = place_ratios(np.where(mask, np.maximum(fused_map, 0), 0), frame)
             if by_map is not None:
                 self._maps.append((number, by_map))

@@ -31,9 +31,7 @@ _RATES = [name for name in COLUMNS if not name.startswith("agreement")]
 
 def write_text(results: Mapping[str, Any], out: Path) -> None:
     """Write ``text.json``, ``text.md``, ``text.csv`` and ``text.png`` into ``out``. OSError where that fails."""
-    (out / "text.json").write_text(
-        json.dumps(results, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n", "utf-8"
-    )
+    (out / "text.json").write_text(json.dumps(results, indent=1, allow_nan=False, ensure_ascii=False) + "\n", "utf-8")
     (out / "text.md").write_text(markdown(results), "utf-8")
     (out / "text.csv").write_text(as_csv(results), "utf-8")
     if results["n_images"]:

@@ -42,15 +42,11 @@ from explainvad.explanation.place import PLACES
 from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.types import (
     ClaimStatus,
-    Decision,
     Finding,
-    ImageRecord,
     InspectionImage,
     Mask,
-    ProbabilityBound,
     Region,
     Sentence,
-    Verdict,
 )
 
 H, W = 90, 120
@@ -85,12 +81,6 @@ def found(image: InspectionImage, mask: NDArray[np.bool_]) -> Finding:
     return finding(image, region(mask), None, mask)
 
 
-def record(image: InspectionImage, findings: tuple[Finding, ...], epistemic: float = 0.1) -> ImageRecord:
-    bound = ProbabilityBound(0.5, 0.1, "made up")
-    verdict = Verdict(Decision.REJECT, 3.0, 0.01, 0.05, bound, 0.1, epistemic, 1.0, {}, (), ())
-    return ImageRecord(image.image_id, image.file, None, None, W, H, (), verdict, {}, findings, None, {}, None)
-
-
 def jpeg(image: InspectionImage) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image.pixels).save(stream, "JPEG", quality=95)
@@ -103,9 +93,7 @@ def collected(who: tuple[Arm, ...], seed: int = 0, places: tuple[str, ...] = tup
     for number, place in enumerate(places):
         mask = spot(place)
         image = picture(mask, number)
-        evaluation.add(
-            image, record(image, (found(image, mask),), number / 10), mask * np.float32(3), mask, jpeg(picture(seed=99))
-        )
+        evaluation.add(image, (found(image, mask),), number / 10, mask * np.float32(3), mask, jpeg(picture(seed=99)))
     return evaluation.results()
 
 
@@ -323,8 +311,8 @@ class TestEvaluation:
         image, nowhere = picture(mask), np.zeros((H, W), np.bool_)
         for truth, moved in ((nowhere, 1), (None, 0)):
             evaluation = TextEvaluation(arms(InspectionConfig()), 0)
-            evaluation.add(image, record(image, (found(image, mask),)), mask * np.float32(1), truth, jpeg(picture()))
-            evaluation.add(image, record(image, ()), mask * np.float32(1), truth, jpeg(picture()))
+            evaluation.add(image, (found(image, mask),), 0.1, mask * np.float32(1), truth, jpeg(picture()))
+            evaluation.add(image, (), 0.1, mask * np.float32(1), truth, jpeg(picture()))
             results = evaluation.results()
             of = results["arms"]["measured"]["measures"]
             assert (results["n_images"], results["n_defects"], results["n_moved"]) == (1, 0, moved)
