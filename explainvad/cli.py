@@ -14,8 +14,9 @@ import typer
 from explainvad.cli_audit import audit_sample
 from explainvad.cli_backbone import export_backbone, train_backbone
 from explainvad.cli_describers import DescriberChoice
+from explainvad.cli_evaluate import evaluate
 from explainvad.cli_explain import explain_command
-from explainvad.cli_fit import Config, Device, Group, GroupBy, extend, fit, inspect, settings_from
+from explainvad.cli_fit import Device, GroupBy, extend, fit, inspect
 from explainvad.cli_models import models_app
 from explainvad.cli_prompts import prompts_command
 from explainvad.cli_sampling import sampling_plan_command
@@ -155,32 +156,7 @@ def analyze(
         raise typer.Exit(EXIT_NOT_INSPECTED)
 
 
-@app.command()
-def evaluate(
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            help="Labelled folder: good/, <defect>/, ground_truth/<defect>/; or MVTec AD's layout.", show_default=False
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.", show_default=False)],
-    model: Annotated[Path | None, typer.Option("--model", help="Model to evaluate.", show_default=False)] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="Fit this profile first.", show_default=False)
-    ] = None,
-    config: Config = None,
-    group: Group = None,
-    device: Device = None,
-) -> None:
-    """Measure a model on labelled images: AUROC, AUPRO, decisions by defect type."""
-    if model and (profile or config or group):
-        raise UsageError("--model is fitted already: --profile, --config and --group are for evaluating without it")
-    from explainvad.evaluation.evaluate import evaluate_dataset
-
-    settings = settings_from(config, profile=profile, device=device)
-    with progress() as step:
-        result = evaluate_dataset(dataset, out, model=model, config=settings, group=group, progress=step)
-    typer.echo(result.table())
+app.command()(evaluate)
 
 
 @app.command()

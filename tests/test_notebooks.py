@@ -16,7 +16,7 @@ from run_factories import passed_run
 from explainvad.evaluation.scored import GOOD, ScoredImages
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("calibration", "uncertainty", "lot_statistics", "drift")
+NAMES = ("calibration", "uncertainty", "lot_statistics", "drift", "localized_explanation")
 
 
 def read(name: str) -> NotebookNode:

@@ -21,24 +21,24 @@ from explainvad.evaluation.coverage import EmpiricalLevel, GroupRate
 from explainvad.evaluation.selective_risk import SelectiveRisk
 from explainvad.types import DetectionPower, Interval
 
-_WIDTH = 6.6  # inches, of 7 between the margins of the page
-_INK, _DARK, _GREY, _LINE, _PALE = "#1a2026", "#4a5560", "#7b8791", "#d5dade", "#f4f6f7"  # as in the report's style
+WIDTH = 6.6  # inches, of 7 between the margins of the page
+_INK, _DARK, GREY, _LINE, _PALE = "#1a2026", "#4a5560", "#7b8791", "#d5dade", "#f4f6f7"  # as in the report's style
 _TINT, _RED, _AMBER, _GREEN = "#14506b", "#b3261e", "#b26a00", "#1d6b43"
-_CURVES = (  # colour, dashes, marker: each enough to tell the curves apart
+CURVES = (  # colour, dashes, marker: each enough to tell the curves apart
     (_TINT, "-", "o"),
     (_AMBER, "--", "s"),
     (_GREEN, "-.", "^"),
     (_RED, (0, (1, 1)), "D"),
 )
-_REFERENCE: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 3))}
-_WHISKERS: dict[str, Any] = {"markersize": 4.5, "clip_on": False, "elinewidth": 1, "capsize": 2.5}
-_STYLE: Any = {
+REFERENCE: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (4, 3))}
+WHISKERS: dict[str, Any] = {"markersize": 4.5, "clip_on": False, "elinewidth": 1, "capsize": 2.5}
+STYLE: Any = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
-    "axes.edgecolor": _GREY,
+    "axes.edgecolor": GREY,
     "axes.labelcolor": _DARK,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -62,21 +62,21 @@ def save_figure(figure: Figure, path: Path, dpi: int = 200) -> None:
     metadata = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
     if path.suffix not in metadata:
         raise ValueError(f"a figure is written as .png or .svg, got {path.name}")
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure.savefig(path, dpi=dpi, metadata=metadata[path.suffix])
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def reliability_figure(bins: Sequence[ReliabilityBin], labels: ArrayLike, probabilities: ArrayLike) -> Figure:
     """Reliability diagram above the histogram of the probabilities; arguments as of ``reliability_bins``."""
     y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
-    figure = Figure(figsize=(_WIDTH, 5.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
 
-    top.plot([0, 1], [0, 1], color=_GREY, **_REFERENCE, label="perfectly calibrated")
+    top.plot([0, 1], [0, 1], color=GREY, **REFERENCE, label="perfectly calibrated")
     at, low, high = np.array([(b.prediction, *b.consistent) for b in bins]).T
     name = "95 % of shares, if calibrated"
-    top.bar(at, high - low, 0.022, low, color=_LINE, edgecolor=_GREY, linewidth=0.5, label=name)
+    top.bar(at, high - low, 0.022, low, color=_LINE, edgecolor=GREY, linewidth=0.5, label=name)
     for inside, marker, colour, face, name in (
         (True, "o", _TINT, _TINT, "observed, 95 % interval"),
         (False, "D", _RED, "white", "observed, outside the band"),
@@ -85,7 +85,7 @@ def reliability_figure(bins: Sequence[ReliabilityBin], labels: ArrayLike, probab
         if shown:
             share, reach = _whiskers([b.observed for b in shown])
             at = np.array([b.prediction for b in shown])
-            top.errorbar(at, share, reach, fmt=marker, color=colour, mfc=face, label=name, **_WHISKERS)
+            top.errorbar(at, share, reach, fmt=marker, color=colour, mfc=face, label=name, **WHISKERS)
     top.set(
         xlim=(-0.02, 1.02), ylim=(-0.03, 1.03), ylabel="observed share of defects", title="Reliability of P(defect)"
     )
@@ -107,22 +107,22 @@ def reliability_figure(bins: Sequence[ReliabilityBin], labels: ArrayLike, probab
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def risk_coverage_figure(curves: Mapping[str, SelectiveRisk], loss: str = "wrong") -> Figure:
     """Selective and generalised risk over coverage for up to four uncertainties, by their names.
 
     ``loss`` says what the risk is the share of. Raises ValueError for more curves, or for curves that do not end in
     the same risk, as those of one loss on one test set do.
     """
-    if len(curves) > len(_CURVES):
-        raise ValueError(f"at most {len(_CURVES)} curves can be told apart, got {len(curves)}: {', '.join(curves)}")
+    if len(curves) > len(CURVES):
+        raise ValueError(f"at most {len(CURVES)} curves can be told apart, got {len(curves)}: {', '.join(curves)}")
     risks_without_deferral = {measured.risk for measured in curves.values()}
     if len(risks_without_deferral) != 1:
         raise ValueError(f"curves must be of one loss on one test set, got risks {sorted(risks_without_deferral)}")
     (overall,) = risks_without_deferral
-    figure = Figure(figsize=(_WIDTH, 3.5), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for (name, measured), (colour, dashes, marker) in zip(curves.items(), _CURVES, strict=False):
+    for (name, measured), (colour, dashes, marker) in zip(curves.items(), CURVES, strict=False):
         coverage, *risks = np.array(measured.curve).T
         every = max(1, len(coverage) // 8)
         for axes, factor in ((left, 1.0), (right, coverage)):
@@ -139,8 +139,8 @@ def risk_coverage_figure(curves: Mapping[str, SelectiveRisk], loss: str = "wrong
                 markevery=(every - 1, every),
                 label=f"{name}, AUGRC {measured.augrc.estimate:.4f}" if axes is right else None,
             )
-    left.axhline(overall, color=_GREY, **_REFERENCE)
-    right.plot([0, 1], [0, overall], color=_GREY, **_REFERENCE, label=f"random, AUGRC {overall / 2:.4f}")
+    left.axhline(overall, color=GREY, **REFERENCE)
+    right.plot([0, 1], [0, overall], color=GREY, **REFERENCE, label=f"random, AUGRC {overall / 2:.4f}")
     left.set(title="Risk among accepted images", ylabel=f"{loss}, of the accepted images")
     right.set(title="Generalised risk", ylabel=f"accepted and {loss}, of all images")
     for axes in (left, right):
@@ -153,17 +153,17 @@ def risk_coverage_figure(curves: Mapping[str, SelectiveRisk], loss: str = "wrong
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def level_figure(levels: Sequence[EmpiricalLevel]) -> Figure:
     """Empirical against nominal level of the p-values, levels by ascending alpha."""
-    figure = Figure(figsize=(_WIDTH, 3.9), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     axes = figure.subplots()
     alpha = [level.alpha for level in levels]
     axes.fill_between(
         alpha,
         *np.array([level.possible for level in levels]).T,
         color=_PALE,
-        edgecolor=_GREY,
+        edgecolor=GREY,
         linewidth=0.6,
         linestyle=":",
         label="all but 1e-6 of outcomes if exchangeable",
@@ -171,10 +171,10 @@ def level_figure(levels: Sequence[EmpiricalLevel]) -> Figure:
     axes.fill_between(
         alpha, *np.array([level.likely for level in levels]).T, color=_LINE, label="95 % of outcomes if exchangeable"
     )
-    axes.plot(alpha, alpha, color=_DARK, **_REFERENCE, label="nominal level alpha")
+    axes.plot(alpha, alpha, color=_DARK, **REFERENCE, label="nominal level alpha")
     rate, reach = _whiskers([level.rate for level in levels])
     axes.errorbar(
-        alpha, rate, reach, fmt="o", color=_TINT, label="observed, 95 % interval for this calibration set", **_WHISKERS
+        alpha, rate, reach, fmt="o", color=_TINT, label="observed, 95 % interval for this calibration set", **WHISKERS
     )
     for scale in (axes.set_xscale, axes.set_yscale):
         scale("function", functions=(np.sqrt, np.square))  # opens up small levels, and keeps zero
@@ -191,16 +191,16 @@ def level_figure(levels: Sequence[EmpiricalLevel]) -> Figure:
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def coverage_figure(rates: Sequence[GroupRate], quantity: str, bound: float | None = None) -> Figure:
     """Rates by group, the first at the top; ``quantity`` names them, ``bound`` is the one promised over all groups."""
-    figure = Figure(figsize=(_WIDTH, 1.1 + 0.27 * len(rates)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.27 * len(rates)), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(rates))
     share, reach = _whiskers([r.rate for r in rates])
-    axes.errorbar(share, rows, xerr=reach, fmt="o", color=_TINT, **_WHISKERS)
+    axes.errorbar(share, rows, xerr=reach, fmt="o", color=_TINT, **WHISKERS)
     if bound is not None:
-        axes.axvline(bound, color=_RED, **_REFERENCE)
+        axes.axvline(bound, color=_RED, **REFERENCE)
         axes.annotate(
             f"bound over all: {bound:g}",
             (bound, 1),
@@ -218,19 +218,19 @@ def coverage_figure(rates: Sequence[GroupRate], quantity: str, bound: float | No
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def detection_power_figure(power: DetectionPower, sizes_px: ArrayLike, found: ArrayLike) -> Figure:
     """POD curve with its band; ``sizes_px`` (n,) and bool ``found`` (n,) of its defects stand as ticks.
 
     Either end of the band has 95 % confidence by itself, as a90/95 has. Without a curve the ticks stand alone.
     """
     size, hit = np.asarray(sizes_px, dtype=np.float64), np.asarray(found)
-    figure = Figure(figsize=(_WIDTH, 3.9), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     axes = figure.subplots()
     at, probability, lower, upper = np.array(power.curve).reshape(-1, 4).T  # no rows where no curve could be fitted
     axes.fill_between(at, lower, upper, color=_TINT, alpha=0.15, linewidth=0, label="band, either end at 95 %")
     axes.plot(at, probability, color=_TINT, label="probability of detection")
-    axes.axhline(0.9, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.axhline(0.9, color=GREY, linewidth=0.8, linestyle=":")
     for name, value, dashes in (("a90", power.a90, "--"), ("a90/95", power.a90_95, "-.")):
         if value is None:
             axes.plot([], [], linestyle="none", label=f"{name}: not given by these data")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainvad.config import InspectionConfig
+from explainvad.describing import recorded_describer
 from explainvad.errors import LotError, StorageError, UnreadableImageError
 from explainvad.evaluation.datasets import LabelledDataset, load_dataset, read_mask
 from explainvad.evaluation.metrics import (
@@ -23,6 +24,9 @@ from explainvad.evaluation.metrics import (
     iou,
     region_hit,
 )
+from explainvad.evaluation.text import TextEvaluation
+from explainvad.evaluation.text_arms import arms
+from explainvad.evaluation.text_tables import console, write_text
 from explainvad.evaluation.verdicts import LabelledVerdicts
 from explainvad.lot import LotFile, display_name, read_image
 from explainvad.pipeline import Inspector
@@ -36,9 +40,10 @@ AUPRO_LIMITS = (0.30, 0.05)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """Results as plain values; :meth:`table` prints them. ``metrics.json`` holds ``results``."""
+    """Results as plain values, for :meth:`table`. ``metrics.json`` holds ``results``, ``text.json`` ``text``."""
 
     results: dict[str, Any]
+    text: dict[str, Any] | None = None  # of the words about regions, where they were evaluated
 
     def table(self) -> str:
         """The figures as aligned text."""
@@ -70,6 +75,8 @@ class Evaluation:
             )
         lines.append("passed: NOT_FLAGGED or ACCEPT; hit: flagged images with a region that overlaps the true mask;")
         lines.append("peak: all images whose largest map value lies inside the true mask")
+        if self.text is not None:
+            lines.append(console(self.text))
         return "\n".join(lines)
 
 
@@ -80,15 +87,18 @@ def evaluate_dataset(
     model: Path | None = None,
     config: InspectionConfig | None = None,
     group: str | None = None,
+    text: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a bundle, or fit one first on the data set's normal images; write ``out/metrics.json`` and figures.
 
     Without ``model`` the fit uses ``train/good``, or, in the flat layout, two thirds of the good images (whole
-    groups of ``group``); only the others are then tested. Raises LotError, ConfigError, StorageError.
+    groups of ``group``); only the others are then tested. ``text`` evaluates the words about regions too, also
+    those of the describer of ``config``. Raises LotError, ConfigError, StorageError, and WeightsError for a describer.
     """
     dataset = load_dataset(root)
     config = config or InspectionConfig()
+    words = TextEvaluation(arms(config), config.seed) if text else None
     fitting: Sequence[Path] = ()
     if model is not None:
         inspector, fitted_on = Inspector.load(model, config.device), f"fitted before ({model.name})"
@@ -116,6 +126,9 @@ def evaluate_dataset(
             continue
         record, fused_map = inspector.inspect_with_map(image, cell)
         measured.add(item.defect, record, fused_map, mask)
+        if words is not None and record.verdict is not None:
+            reference = inspector.gallery.nearest(image)[1]
+            words.add(image, record.findings, record.verdict.epistemic, fused_map, mask, reference)
     if not measured.records:
         raise LotError(f"none of the {len(items)} images could be inspected; the first: {measured.not_inspected[0]}")
     calibration = inspector.card().calibration
@@ -129,16 +142,25 @@ def evaluate_dataset(
             "unmasked_defects": list(dataset.unmasked_defects),
             "calibration": verdicts.results(),
             **measured.results(inspector.config.seed),
-        }
+        },
+        None if words is None else words.results() | _context(root, fitted_on, config),
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
         verdicts.save_figures(out)
         (out / "metrics.json").write_text(json.dumps(evaluation.results, indent=1, sort_keys=True) + "\n", "utf-8")
+        if evaluation.text is not None:
+            write_text(evaluation.text, out)
         (out / "metrics.txt").write_text(evaluation.table() + "\n", "utf-8")
     except OSError as error:
         raise StorageError(f"the results could not be written to {out}: {error.strerror or error}") from error
     return evaluation
+
+
+def _context(root: Path, fitted_on: str, config: InspectionConfig) -> dict[str, Any]:
+    """What the results of text rest on."""
+    describer = recorded_describer(config.describer)
+    return {"dataset": root.resolve().name, "fitted_on": fitted_on, "describer": describer}
 
 
 def _for_fitting(dataset: LabelledDataset, group: str | None, seed: int) -> list[Path]:

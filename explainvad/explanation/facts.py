@@ -10,7 +10,7 @@ from explainvad.explanation.geometry import describe_geometry
 from explainvad.explanation.place import PLACES, locate
 from explainvad.types import XYXY, InspectionImage, Region, RegionFacts
 
-__all__ = ["PLACES", "measure"]
+__all__ = ["PLACES", "frame_of", "measure"]
 
 _MIN_NORMAL = 64  # px of ring inside the part: fewer, and the ring may leave the part
 
@@ -53,7 +53,7 @@ def measure(
 
     y, x = np.nonzero(mask)
     area = int(x.size)
-    frame, box, frame_area = _frame(x, y, shape, part_mask)
+    frame, box, frame_area = frame_of(x, y, shape, part_mask)
     location = locate(x, y, box)
     geometry = describe_geometry(mask[y.min() : y.max() + 1, x.min() : x.max() + 1])
 
@@ -95,10 +95,10 @@ def measure(
     )
 
 
-def _frame(
+def frame_of(
     x: NDArray[np.intp], y: NDArray[np.intp], shape: tuple[int, int], part_mask: NDArray[np.bool_] | None
 ) -> tuple[str, XYXY, int]:
-    """Choose what the grid is laid over: its name, box and area in px."""
+    """Choose what the grid is laid over for the pixels (``x``, ``y``): its name, box and area in px."""
     height, width = shape
     if part_mask is not None and part_mask.any():
         rows = np.flatnonzero(part_mask.any(axis=1))

@@ -90,6 +90,19 @@ class ModelDescriber:
         self._left -= time.monotonic() - begin
         return tuple(findings)
 
+    def ask(
+        self, image: InspectionImage, finding: Finding, ids: tuple[str, ...], reference: bytes, sample: int = 0
+    ) -> Answer:
+        """The answer itself about one of the regions ``ids``; arguments as of :meth:`describe`. Raises NoAnswerError.
+
+        ``sample`` counts answers to the same question: of a model that samples, each is drawn anew.
+        """
+        begin = time.monotonic()
+        try:
+            return self._answer(image, finding, ids, reference, begin + self._left, sample)
+        finally:
+            self._left -= time.monotonic() - begin
+
     def fallbacks(self, records: Iterable[ImageRecord]) -> tuple[str, ...]:
         """How many regions of a lot the model did not describe, one line for each reason.
 
@@ -117,18 +130,29 @@ class ModelDescriber:
         self._store.clear()
 
     def _answer(
-        self, image: InspectionImage, finding: Finding, ids: tuple[str, ...], reference: bytes, until: float
+        self,
+        image: InspectionImage,
+        finding: Finding,
+        ids: tuple[str, ...],
+        reference: bytes,
+        until: float,
+        sample: int = 0,
     ) -> Answer:
         """A valid answer about one region, asked for at most twice. Raises NoAnswerError."""
         if self.unavailable is not None:
             raise NoAnswerError(self.unavailable)
         pictures = region_pictures(image, finding.region, reference, self._side)
-        question = region_question(pictures, finding, ids, self._part, self._arm)
-        try:
+
+        def valid(complaint: str | None = None) -> Answer:
+            question = region_question(pictures, finding, ids, self._part, self._arm, complaint)
+            question = replace(question, attempt=question.attempt + 2 * sample)  # each sample may be asked for twice
             return self._valid(question, finding.region.region_id, ids, until)
+
+        try:
+            return valid()
         except InvalidAnswerError as error:
-            question = region_question(pictures, finding, ids, self._part, self._arm, complaint=str(error))
-        return self._valid(question, finding.region.region_id, ids, until)
+            complaint = str(error)
+        return valid(complaint)
 
     def _valid(self, question: Question, region_id: str, ids: tuple[str, ...], until: float) -> Answer:
         """The answer to a question, from the store where it was answered before. Only valid answers get there."""
