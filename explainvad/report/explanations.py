@@ -31,7 +31,7 @@ def map_words(kept: KeptMap) -> str:
         scale = f"Colour scale from {number(kept.low)} to {number(kept.high)}, the range of this map."
     facts = "".join(f" {name.replace('_', ' ')} {number(value)};" for name, value in kept.facts.items())
     figures = f" Figures:{facts.removesuffix(';')}." if facts else ""
-    return f"{kept.method}. Explains {kept.explains}; {kept.frame}. {scale}{figures} It decides nothing."
+    return f"{kept.method}. Explains {kept.explains}; {kept.frame}. {scale}{figures}"
 
 
 def nearest_words(near: NearestNormal) -> str:
@@ -49,7 +49,7 @@ def nearest_words(near: NearestNormal) -> str:
 
 def phrase_words(phrase: PhraseRelevance) -> str:
     """How near a region is to a phrase, with what each of its words adds."""
-    words = " ".join(f"{word.word} ({word.relevance:+.3f})" for word in phrase.words)
+    words = " ".join(f"{word.word} ({word.relevance:+.3f})" for word in phrase.words) or phrase.phrase
     kind = "a defect" if phrase.anomalous else "the normal state"
     near = f"cosine {phrase.similarity:.3f}, elsewhere {phrase.elsewhere:.3f}"
     return f"“{words}”, words for {kind}: {near} ({elide(phrase.scorer, _NAME_CHARACTERS)})"
