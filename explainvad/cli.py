@@ -15,7 +15,7 @@ from explainvad.cli_audit import audit_sample
 from explainvad.cli_backbone import export_backbone, train_backbone
 from explainvad.cli_describers import DescriberChoice
 from explainvad.cli_evaluate import evaluate
-from explainvad.cli_explain import explain_command
+from explainvad.cli_explain import Maps, explain_command, kinds_of
 from explainvad.cli_fit import Device, GroupBy, extend, fit, inspect
 from explainvad.cli_models import models_app
 from explainvad.cli_prompts import prompts_command
@@ -35,7 +35,8 @@ EXIT_INTERRUPTED = 130
 FORMATS = "pdf,html,csv,json"
 ALL_FORMATS = f"{FORMATS},parquet,coco,maps"
 # What an analysis may set anew
-LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by", "pages", "describer", "regions"}
+LEVELS = {"alpha", "beta", "gamma", "q", "prior", "confidence", "group_by", "pages"}
+LEVELS |= {"describer", "regions", "attribution"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -120,6 +121,7 @@ def analyze(
     formats: Formats = FORMATS,
     pages: PageChoice = None,
     describer: DescriberChoice = None,
+    maps: Maps = None,
     templates: Templates = None,
     fail_on: Annotated[
         FailOn | None, typer.Option("--fail-on", help="Exit with 1 on a rejected (or also deferred) item.")
@@ -141,6 +143,8 @@ def analyze(
     levels |= {name: value for name, value in given.items() if value is not None}
     if describer is not None:
         levels["describer"] = {**levels.get("describer", {}), "use": describer.value}
+    if maps is not None:
+        levels["attribution"] = {"maps": kinds_of(maps)}
     path = find_model(lot, model or (settings.model if settings else None))
     from explainvad.pipeline import Inspector
 

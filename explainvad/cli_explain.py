@@ -11,6 +11,16 @@ import typer
 from explainvad.errors import StorageError, UsageError
 from explainvad.progress import progress
 
+Maps = Annotated[
+    str | None,
+    typer.Option(
+        "--maps",
+        help="Explanations of flagged images to keep, comma-separated, of evidence, attention, gradients and prompts, "
+        "or none; as configured when not given.",
+        show_default=False,
+    ),
+]
+
 
 def explain_command(
     image: Annotated[Path, typer.Argument(help="Picture to explain.", show_default=False)],
@@ -43,8 +53,7 @@ def explain_command(
 
     with progress() as step:
         inspector = Inspector.load(path, device)
-        kinds = [name.strip() for name in methods.split(",") if name.strip()]
-        found = inspector.explain(picture, methods=kinds, at=place, progress=step)
+        found = inspector.explain(picture, methods=kinds_of(methods), at=place, progress=step)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, data in explanation_files(found).items():
@@ -65,6 +74,11 @@ def explain_command(
     for lacking in found.not_given:
         typer.echo(f"note    {lacking.scorer}: no {lacking.name}: {lacking.reason}")
     typer.echo(f"json    {out / JSON_FILE}")
+
+
+def kinds_of(text: str) -> list[str]:
+    """Kinds of explanations, separated by commas; "none" is none. They are checked where they are used."""
+    return [] if text.strip() == "none" else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -101,6 +101,16 @@ class RegionsConfig(BaseModel):
         return self
 
 
+class AttributionConfig(BaseModel):
+    """``[attribution]``: which explanations of flagged images a run keeps. They change no verdict."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    maps: tuple[Literal["evidence", "attention", "gradients", "prompts"], ...] = Field(
+        default=(), description="kinds kept for the report; none by default, for each takes time"
+    )
+
+
 class ScorerConfig(BaseModel):
     """``[[scorer]]``: one member of a custom ensemble; what else it says are that scorer's own options."""
 
@@ -143,6 +153,7 @@ class InspectionConfig(BaseModel):
     backbones: BackboneConfig = BackboneConfig()
     describer: DescriberConfig = DescriberConfig()
     regions: RegionsConfig = RegionsConfig()
+    attribution: AttributionConfig = AttributionConfig()
     prompts: dict[str, Any] | None = Field(default=None, description="of CLIP scorers: object, set, states, templates")
     scorer: tuple[ScorerConfig, ...] = Field(default=(), description="of the profile custom")
 

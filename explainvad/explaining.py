@@ -58,6 +58,7 @@ def explain(
     *,
     methods: Iterable[str] = METHODS,
     at: tuple[int, int] | None = None,
+    scores: Sequence[ImageScore] = (),
     progress: Progress | None = None,
 ) -> Explanation:
     """Explain every scorer's number of an image.
@@ -69,6 +70,7 @@ def explain(
         named: file and sha256 of a reference image by its number in the fit.
         methods: some of METHODS; those of "gradients" take many passes, the others few.
         at: (x, y), px, of the place to be explained; each scorer's most anomalous one where not given.
+        scores: of this image, from the same scorers, where it was scored already.
         progress: told of each scorer.
 
     Raises UsageError for an unknown method or a place outside of the image.
@@ -82,8 +84,9 @@ def explain(
     reference, picture = gallery.nearest(image)
     baseline = replace(image, pixels=_picture(picture, image.width, image.height))
     task = _Explaining(image, baseline, place, wanted, named)
+    known = {score.scorer: score for score in scores}
     for number, scorer in enumerate(scorers, start=1):
-        task.ask(scorer)
+        task.ask(scorer, known.get(scorer.card().name))
         if progress:
             progress("explaining", number, len(scorers))
     return Explanation(
@@ -114,13 +117,13 @@ class _Explaining:
         self.phrases: list[PhraseRelevance] = []
         self.not_given: list[NotGiven] = []
 
-    def ask(self, scorer: Scorer) -> None:
+    def ask(self, scorer: Scorer, score: ImageScore | None = None) -> None:
         """Everything that was asked for, of one scorer."""
         name = scorer.card().name
         if getattr(scorer, "reads_lot", False):
             self.not_given.append(NotGiven("all", name, "it compares the images of a lot with one another"))
             return
-        score = scorer.score([self.image])[0]
+        score = score or scorer.score([self.image])[0]
         if "evidence" in self.methods:
             self._evidence(score)
         if "prompts" in self.methods:

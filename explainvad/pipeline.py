@@ -26,6 +26,7 @@ from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.fitting import Fitted, extend, fit
 from explainvad.inspection import artifacts, not_inspected
 from explainvad.judging import Judged, judge
+from explainvad.kept_maps import failed, kept_explanation
 from explainvad.lazy_images import LazyImages
 from explainvad.lot import LotFile, read_image, read_lot_info, read_picture, scan
 from explainvad.model_card import model_card, size_range, versions
@@ -36,13 +37,14 @@ from explainvad.record.run import Run
 from explainvad.reference_images import reference_names
 from explainvad.refining import not_used, outline_refiner, recorded_regions
 from explainvad.reporting import load_report
-from explainvad.types import Explanation, ImageRecord, InspectionImage, LotReport, ModelCard, Progress
+from explainvad.types import Explanation, ImageRecord, ImageScore, InspectionImage, LotReport, ModelCard, Progress
 from explainvad.uncertainty.calibrator import Calibrator
 from explainvad.uncertainty.conformal import require_images
 from explainvad.uncertainty.grouping import rule_labels
 from explainvad.uncertainty.lot_statement import summarise
 from explainvad.uncertainty.splits import LEAVE_ONE_OUT, Split
 
+TABLES_OF_RUNS = {"regions", "describer", "attribution"}  # settings that belong to a run, not to a model
 MAP_RANGE = 4.0  # pixel thresholds that the 16 bits of a kept map span
 
 
@@ -100,7 +102,7 @@ class Inspector:
         """Write the bundle ``*.evad``."""
         arrays, settings = self.ensemble.state()
         contents = {
-            "config": self.config.model_dump(mode="json", exclude={"model", "device", "regions", "describer"}),
+            "config": self.config.model_dump(mode="json", exclude={"model", "device"} | TABLES_OF_RUNS),
             "ensemble": settings,
             "calibration": self.calibrator.state(),
             "split": asdict(self.split),
@@ -150,10 +152,10 @@ class Inspector:
     ) -> LotReport:
         """Inspect every file of a lot and record it in ``out`` (default ``reports/<lot>``); resumes a killed run.
 
-        ``levels`` override alpha, beta, gamma, q, prior, confidence, group_by, pages, regions and describer (these two
-        as mappings of their tables' keys) of the model's configuration. An image's verdict depends on the model and
-        that image alone. Raises LotError, TooFewImagesError, RunConflictError, StorageError, and WeightsError for a
-        Segment Anything or a describer that cannot be loaded.
+        ``levels`` override alpha, beta, gamma, q, prior, confidence, group_by, pages, regions, describer and
+        attribution (these three as mappings of their tables' keys) of the model's configuration. An image's verdict
+        depends on the model and that image alone. Raises LotError, TooFewImagesError, RunConflictError, StorageError,
+        and WeightsError for a Segment Anything or a describer that cannot be loaded.
         """
         root = Path(lot)
         run_dir = Path(out) if out is not None else Path("reports") / root.resolve().name
@@ -189,6 +191,8 @@ class Inspector:
                     if progress:
                         progress("inspecting", len(run.done), len(files))
                 for line in describer.fallbacks(run.done.values()) if describer else ():
+                    run.fallback(line)
+                for line in failed(run.done.values()):
                     run.fallback(line)
             summary = summarise(list(run.done.values()), card.calibration, config.q, config.confidence)
             few = self.split.scheme == LEAVE_ONE_OUT
@@ -292,7 +296,14 @@ class Inspector:
         regions = [finding.region for finding in judged.record.findings]
         map_maximum = MAP_RANGE * self.calibrator.cell(cell).pixel_threshold(config.alpha)
         doubt = self.calibrator.scales.doubt_map(judged.scores)
-        return judged.record, artifacts(image, judged.fused_map, doubt, regions, judged.picture, map_maximum)
+        files = artifacts(image, judged.fused_map, doubt, regions, judged.picture, map_maximum)
+        methods = config.attribution.maps
+        if not judged.record.flagged or not methods:
+            return judged.record, files
+        explanation, maps = kept_explanation(
+            judged.record, methods, lambda at: self._explained(image, methods, at, judged.scores)
+        )
+        return replace(judged.record, explanation=explanation), files | maps
 
     def explain(
         self,
@@ -304,8 +315,18 @@ class Inspector:
     ) -> Explanation:
         """Explain an image, or its place ``at`` (x, y) px, as :mod:`explainvad.explaining` says; decides nothing."""
         picture = image if isinstance(image, InspectionImage) else read_picture(image)
-        named = reference_names(self.split, self.fitted)
-        return explain(picture, self.ensemble.scorers, self.gallery, named, methods=methods, at=at, progress=progress)
+        return self._explained(picture, methods, at, progress=progress)
+
+    def _explained(
+        self,
+        image: InspectionImage,
+        methods: Iterable[str],
+        at: tuple[int, int] | None,
+        scores: Sequence[ImageScore] = (),
+        progress: Progress | None = None,
+    ) -> Explanation:
+        scorers, named = self.ensemble.scorers, reference_names(self.split, self.fitted)
+        return explain(image, scorers, self.gallery, named, methods=methods, at=at, scores=scores, progress=progress)
 
     def inspect_with_map(self, image: InspectionImage, cell: str = "") -> tuple[ImageRecord, NDArray[np.float32]]:
         """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from explainvad.config import (
     FILE_NAME,
+    AttributionConfig,
     BackboneConfig,
     DescriberConfig,
     DetectionConfig,
@@ -30,10 +31,16 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 
 def to_toml(values: dict[str, Any]) -> str:
-    """Flat TOML, then one table for each nested mapping, and one for each of a list; JSON scalars are TOML scalars."""
-    flat = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, dict | list)]
+    """Flat TOML, then one table for each mapping, and one for each in a list; JSON scalars and texts are TOML's."""
+    tabular = {k for k, v in values.items() if isinstance(v, dict) or (isinstance(v, list) and isinstance(v[0], dict))}
+    flat = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in tabular]
     tables = [f"[{key}]\n{to_toml(value)}" for key, value in values.items() if isinstance(value, dict)]
-    lists = [f"[[{key}]]\n{to_toml(v)}" for key, value in values.items() if isinstance(value, list) for v in value]
+    lists = [
+        f"[[{key}]]\n{to_toml(v)}"
+        for key, value in values.items()
+        if key in tabular and isinstance(value, list)
+        for v in value
+    ]
     return "\n".join([*flat, *tables, *lists])
 
 
@@ -78,11 +85,12 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
             at_once=3,
         ),
         regions=RegionsConfig(refine="sam", sam="sam-vit-b", agreement=0.7),
+        attribution=AttributionConfig(maps=("evidence", "prompts")),
         prompts={"object": "tile"},
         scorer=(ScorerConfig(use="unet"), ScorerConfig(use="patchcore", resolution=128, label="small")),
     )
     default = InspectionConfig().model_dump()
-    tables = ("detection", "backbones", "regions", "describer")
+    tables = ("detection", "backbones", "regions", "describer", "attribution")
     nested = tuple((getattr(config, name), name) for name in tables)
     for given, usual in ((config.model_dump(), default), *((c.model_dump(), default[name]) for c, name in nested)):
         assert not {key for key, value in given.items() if value == usual[key]}  # every setting is tried

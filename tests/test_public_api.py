@@ -135,6 +135,7 @@ def test_settings_and_their_defaults_are_fixed() -> None:
         "at_once": 2,
     }
     assert config.pop("regions") == {"refine": "threshold", "sam": "", "agreement": 0.5}
+    assert config.pop("attribution") == {"maps": ()}
     assert (config.pop("prompts"), config.pop("scorer")) == (None, ())
     assert config == {
         "model": None,

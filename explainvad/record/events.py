@@ -199,6 +199,9 @@ class History:
                 raise ValueError(f"{image_id}: artifacts are plain relative paths in {folders}, got {path!r}")
             if path in self.artifacts:
                 raise ValueError(f"{image_id}: the artifact {path} belongs to another image")
+        for kept in record.explanation.maps if record.explanation else ():
+            if kept.path not in record.artifacts:
+                raise ValueError(f"{image_id}: the map {kept.path!r} is none of its artifacts")
 
     def check_statistics(self, statistics: LotStatistics) -> None:
         """Raise ValueError unless every file is recorded and the counts add up."""

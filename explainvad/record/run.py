@@ -1,9 +1,9 @@
 """A run: the inspection of one lot, recorded so that it can be resumed at any moment.
 
-The folder holds ``ledger.jsonl``, the artifacts that its lines name (``maps/``, ``masks/``, ``evidence/``) and,
-later, the rendered report files (those of a large lot in ``report_images/`` too) and ``audit/``. An image's artifacts
-are durable before its line is written, and the line before :meth:`Run.add` returns: a recorded image always has its
-files, and a killed run goes on with the first image that has no line.
+The folder holds ``ledger.jsonl``, the artifacts that its lines name (``maps/``, ``masks/``, ``evidence/``,
+``attributions/``) and, later, the rendered report files (those of a large lot in ``report_images/`` too) and
+``audit/``. An image's artifacts are durable before its line is written, and the line before :meth:`Run.add` returns: a
+recorded image always has its files, and a killed run goes on with the first image that has no line.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Run:
         return tuple(self._history.signings)
 
     def add(self, record: ImageRecord, artifacts: Mapping[str, bytes]) -> None:
-        """Record one image with its artifacts (path in maps/, masks/ or evidence/ -> bytes), durable on return.
+        """Record one image with its artifacts (path below the run folder -> bytes), durable on return.
 
         ``record.artifacts`` is either empty, and is filled in, or holds the SHA-256 of the same artifacts.
         Raises ValueError for a record that is not of this run or cannot be written as JSON, StorageError when

@@ -18,7 +18,7 @@ from pathlib import Path
 from explainvad.errors import IntegrityError, StorageError
 from explainvad.whole_files import sync_folder, write_whole
 
-ARTIFACT_FOLDERS = ("maps", "masks", "evidence")
+ARTIFACT_FOLDERS = ("maps", "masks", "evidence", "attributions")
 
 _SCRATCH = ".partial"  # one name is enough: the run's lock leaves a single writer
 _PART = r"[A-Za-z0-9_][A-Za-z0-9._-]*"

@@ -14,6 +14,7 @@ from explainvad.errors import UsageError
 from explainvad.report import wording
 from explainvad.report.attachments import Printed
 from explainvad.report.branding import Branding
+from explainvad.report.explanations import methods_of
 from explainvad.report.figures import heat_scales
 from explainvad.report.lot_plots import LOTS_SHOWN, chart_words, control_chart, power_curve, power_words
 from explainvad.report.plots import colour_bar, score_plot
@@ -120,6 +121,7 @@ def report_context(
         "bound_methods": tuple(dict.fromkeys(r.verdict.probability.method for r in report.records if r.verdict)),
         "fallbacks": tuple(dict.fromkeys((*report.model.fallbacks, *report.provenance.fallbacks))),
         "authors": authors_of(report),
+        "explained": methods_of(report),
         "configuration": flattened(report.provenance.config),
         "statements": statements(report),
         "streams": stream_rows(statistics.drift),

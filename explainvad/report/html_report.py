@@ -21,7 +21,7 @@ from explainvad.report.attachments import Printed
 from explainvad.report.branding import Branding, template_faults
 from explainvad.report.context import lot_graphics, report_context
 from explainvad.report.figures import colour_stops
-from explainvad.report.layers import thumbnail
+from explainvad.report.layers import LOWERS, RAISES, thumbnail
 from explainvad.report.screen_image import ScreenImage, data_uri, screen_image
 from explainvad.types import Decision, ImageRecord, LotReport
 
@@ -29,6 +29,7 @@ PAGE = "report.html"
 FOLDER = "report_images"  # of further pages, beside PAGE
 IMAGES_A_PAGE = 100  # some 100 kB each: a page opens at once and can be sent by mail
 
+_OTHER_MAPS = 16  # that an image may have beside those that explain it
 # What asks for a person's eye first
 _ORDER = (Decision.REJECT, Decision.DEFER, Decision.NOT_INSPECTED, Decision.NOT_FLAGGED, Decision.ACCEPT)
 # Control and direction characters would let a name look like another; those of a lot are escaped when it is read
@@ -72,7 +73,7 @@ def html_files(
     pages = list(_pages(shown))
     place = {record.image_id: page for page in pages for record in page.records}
     thumbnails = {record.image_id: _thumbnail(report, record) for record in shown}
-    context = report_context(report, shown, attached, branding) | _frame(environment)
+    context = report_context(report, shown, attached, branding) | _frame(environment, shown)
     context["asset"] = _graphics(environment, report, branding)
 
     def rendered(page: ImagesPage, records: Sequence[ImageRecord]) -> bytes:
@@ -133,9 +134,10 @@ def _thumbnail(report: LotReport, record: ImageRecord) -> str:
     return data_uri(thumbnail(read_artifact(report.run_dir, record, f"evidence/{record.image_id}.jpg")))
 
 
-def _frame(environment: Environment) -> dict[str, Any]:
+def _frame(environment: Environment, shown: Sequence[ImageRecord]) -> dict[str, Any]:
     """Style sheet and script with the hashes that the content security policy allows."""
-    style = environment.get_template("style/screen.css").render()
+    explained = max((len(r.explanation.maps) for r in shown if r.explanation), default=0)
+    style = environment.get_template("style/screen.css").render(maps=_OTHER_MAPS + explained)
     script = (templates_folder() / "script" / "report.js").read_text("utf-8")
     order = {decision: number for number, decision in enumerate(_ORDER)}
     return {
@@ -145,6 +147,7 @@ def _frame(environment: Environment) -> dict[str, Any]:
         "script_hash": _policy_hash(script),
         "order": order,
         "ramp": colour_stops(21),
+        "signed": (LOWERS, RAISES),
     }
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from explainvad.errors import UsageError
 from explainvad.report import figures
 from explainvad.report.assets import read_artifact
+from explainvad.report.explanations import printed
 from explainvad.report.wording import AUTHOR_CHARACTERS, WORDS, elide, findings
 from explainvad.types import (
     CalibrationFacts,
@@ -86,6 +87,7 @@ class ImagePage:
     sentences: tuple[SentenceView, ...]
     authors: Mapping[str, str]
     reasons: tuple[str, ...]
+    explanation: str  # empty where there is none, or no room for it
     reasons_left_out: int
     regions_left_out: int
     sentences_left_out: int
@@ -162,6 +164,11 @@ def image_page(
 
     sentences, authors, left_out = _sentences(record)
     reasons = _reasons(record)
+    room = _room(record, reasons, len(regions), sentences, tuple(authors.values()))
+    explanation = printed(record)
+    taken = _explanation_mm(explanation)
+    if room - taken < _PICTURE_MM[-1]:
+        explanation, taken = "", 0.0  # the pictures come first; it is in report.json
     page = ImagePage(
         record=record,
         number=number,
@@ -171,12 +178,13 @@ def image_page(
         heat=heat,
         colour_bar=colour_bar,
         reference=whole_reference,
-        height_class=_height_class(record, reasons, len(regions), sentences, tuple(authors.values())),
+        height_class=_height_class(room - taken),
         above_threshold=above,
         regions=tuple(regions),
         sentences=tuple(sentences),
         authors=authors,
         reasons=reasons,
+        explanation=explanation,
         reasons_left_out=len(_verdict(record).reasons) - len(reasons),
         regions_left_out=max(0, len(record.findings) - REGIONS_SHOWN),
         sentences_left_out=left_out,
@@ -246,14 +254,23 @@ def _author_characters(authors: Sequence[str]) -> int:
     return sum(6 + min(len(author), AUTHOR_CHARACTERS) for author in authors)
 
 
-def _height_class(
+def _explanation_mm(words: str) -> float:
+    return 4.1 + 3.3 * (len(words) // _AUTHOR_CHARACTERS_A_LINE) if words else 0.0
+
+
+def _height_class(room: float) -> str:
+    """The greatest height of the two large pictures that the style sheet knows and that fits: h66 is 66 mm."""
+    return f"h{next((h for h in _PICTURE_MM if h <= room), _PICTURE_MM[-1])}"
+
+
+def _room(
     record: ImageRecord,
     reasons: Sequence[str],
     n_regions: int,
     sentences: Sequence[SentenceView],
     authors: Sequence[str],
-) -> str:
-    """Choose the height of the two large pictures so that the page is full and never two: h66 is 66 mm."""
+) -> float:
+    """How high the two large pictures can be, mm, so that the page is full and never two."""
     head, row, more = 6.3, 4.4, 3.3  # mm: a table's head, its rows of one line, each further line
     used = 32.6 + 5.6 * (len(record.file) > 58)  # names, hash and key figures
     used += more * bool(record.notes) * (1 + min(180, len("; ".join(record.notes))) // 120)
@@ -272,5 +289,4 @@ def _height_class(
     verdict = _verdict(record)
     used += head + row * max(len(record.scores) + 1 + (verdict.p_interval is not None), len(verdict.gates))
     used += 30.6  # the human verdict
-    room = _PAGE_MM - _RESERVE_MM - used
-    return f"h{next((h for h in _PICTURE_MM if h <= room), _PICTURE_MM[-1])}"
+    return _PAGE_MM - _RESERVE_MM - used

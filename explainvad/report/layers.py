@@ -16,13 +16,14 @@ from PIL import Image
 from explainvad.report.figures import HeatScale, colour_stops, fitted, map_levels, photograph
 from explainvad.types import XYXY, Region
 
+RAISES, LOWERS = "#e8590c", "#1c6fd6"  # colours of a signed map: told apart by people who see few colours, too
 UNITS = 1000  # of a path, along the picture's long side
-PHOTO_PX, THUMBNAIL_PX, MAP_PX = 1024, 80, 512  # long sides
+PHOTO_PX, THUMBNAIL_PX, MAP_PX, EXPLAINING_PX = 1024, 80, 512, 256  # long sides
 LIGHT = 64_000  # bytes: a kept picture up to this size is shown as it is
 _TOLERANCE = 0.8  # of a simplified outline, in units
 _CLOSEST = 8.0  # times that a region is magnified at most
 _SURROUNDINGS = 1.7  # times the longer side of a region's box
-_WEBP_QUALITY, _THUMBNAIL_QUALITY = 80, 60
+_WEBP_QUALITY, _THUMBNAIL_QUALITY, _EXPLAINING_QUALITY = 80, 60, 70
 # Doubt of one bit is the most there is; from a quarter on it covers the photograph
 _RAMP = bytes(min(255, 4 * step) for step in range(256))
 
@@ -86,6 +87,28 @@ def doubt_layer(doubt_map: bytes) -> Layer:
     return _palette_layer((_shrunk(map_levels(doubt_map)) * 255).round().astype(np.uint8), _RAMP)
 
 
+def explaining_layer(kept_map: bytes, signed: bool) -> tuple[Layer, tuple[float, float]]:
+    """A kept explanation map (KeptMap, a grey PNG) as layer that is the more transparent the less it says.
+
+    It is small, for there are many and their grids are coarse. A signed one is RAISES above 0 and LOWERS below.
+    Beside it (x, y) of its strongest place, in shares of the sides.
+    """
+    with Image.open(io.BytesIO(kept_map), formats=["PNG"]) as stored:
+        grey = np.asarray(stored.convert("L"))
+    says = ((grey - 128.0) / 127 if signed else grey / 255).astype(np.float32)
+    strongest = np.unravel_index(np.abs(says).argmax(), says.shape)
+    place = ((strongest[1] + 0.5) / says.shape[1], (strongest[0] + 0.5) / says.shape[0])
+    says = _shrunk(says, EXPLAINING_PX).clip(-1, 1)
+    if signed:
+        colours = np.array([list(bytes.fromhex(colour[1:])) for colour in (LOWERS, RAISES)], np.uint8)
+        rgb = colours[(says > 0).astype(np.uint8)]
+    else:
+        table = np.array([list(bytes.fromhex(colour[1:])) for colour in colour_stops(256)], np.uint8)
+        rgb = table[(says * 255).round().astype(np.uint8)]
+    alpha = (np.abs(says) * 255).round().astype(np.uint8)
+    return _webp(Image.fromarray(np.dstack([rgb, alpha])), _EXPLAINING_QUALITY), place
+
+
 def outline(region: Region) -> Outline:
     """The outline of a region, cut out of its mask."""
     mask = region.mask
@@ -122,9 +145,9 @@ def _path(mask: NDArray[np.bool_]) -> str:
     return "".join(parts)
 
 
-def _shrunk(levels: NDArray[np.float32]) -> NDArray[np.float32]:
+def _shrunk(levels: NDArray[np.float32], longest: int = MAP_PX) -> NDArray[np.float32]:
     height, width = levels.shape
-    factor = min(1.0, MAP_PX / max(height, width))
+    factor = min(1.0, longest / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR))
 

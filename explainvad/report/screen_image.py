@@ -8,8 +8,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from explainvad.report.assets import read_artifact
+from explainvad.report.explanations import map_title, map_words, nearest_words, phrase_words
 from explainvad.report.figures import heat_scales
-from explainvad.report.layers import UNITS, Layer, Outline, doubt_layer, heat_layer, outline, shown_photograph
+from explainvad.report.layers import (
+    UNITS,
+    Layer,
+    Outline,
+    doubt_layer,
+    explaining_layer,
+    heat_layer,
+    outline,
+    shown_photograph,
+)
 from explainvad.report.wording import WORDS, findings, number
 from explainvad.types import ImageRecord, LotReport
 
@@ -39,6 +49,8 @@ class ShownMap:
     picture: ShownPicture
     contour: str
     scale: str
+    explains: bool = False  # a scorer's number, rather than showing what was decided with
+    ramp: str = "heat"  # gradient of its legend
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,7 @@ class ScreenImage:
     maps: tuple[ShownMap, ...]
     outlines: tuple[Outline, ...]
     reference: ShownPicture | None
+    explanations: tuple[str, ...]  # nearest normal patches, phrases, and what is lacking
     above_threshold: bool
 
     @property
@@ -87,6 +100,7 @@ def screen_image(report: LotReport, record: ImageRecord, position: int, total: i
         maps=maps,
         outlines=tuple(outline(finding.region) for finding in record.findings),
         reference=reference,
+        explanations=tuple(_explanations(record)),
         above_threshold=bool(maps[0].contour),
     )
 
@@ -115,3 +129,25 @@ def _maps(report: LotReport, record: ImageRecord, found: str) -> Iterator[ShownM
             layer = doubt_layer(read_artifact(report.run_dir, record, path))
             top = "1 bit" if match[1] in _DOUBT else "the most that it can be"
             yield ShownMap(title, _shown(layer, f"{title} over {name}."), "", f"Colour scale from 0 to {top}.")
+    for kept in record.explanation.maps if record.explanation else ():
+        layer, (x, y) = explaining_layer(read_artifact(report.run_dir, record, kept.path), kept.signed)
+        title = map_title(kept)
+        alt = f"{title}, over {name}: strongest at {x:.0%} from the left and {y:.0%} from the top; {kept.method}."
+        ramp = "signed" if kept.signed else "heat"
+        yield ShownMap(title, _shown(layer, alt), "", map_words(kept), explains=True, ramp=ramp)
+
+
+def _explanations(record: ImageRecord) -> Iterator[str]:
+    """What is kept of the explanations beside maps, in words."""
+    kept = record.explanation
+    if kept is None:
+        return
+    if kept.failure:
+        yield f"It failed: {kept.failure}. The verdict does not rest on it."
+        return
+    if kept.at is not None:
+        yield f"Explained place: the peak of the heaviest region, x {kept.at[0]}, y {kept.at[1]} px."
+    yield f"Pixels are compared with {kept.baseline}."
+    yield from (f"Normal patch: {nearest_words(near)}." for near in kept.nearest)
+    yield from (f"Phrase: {phrase_words(phrase)}." for phrase in kept.phrases)
+    yield from (f"Not given: {lacking.name} of {lacking.scorer}: {lacking.reason}." for lacking in kept.not_given)

@@ -8,6 +8,8 @@ ledger as it is.
 from explainvad.types.attributions import (
     AttributionMap,
     Explanation,
+    KeptExplanation,
+    KeptMap,
     NearestNormal,
     NotGiven,
     PhraseRelevance,
@@ -16,6 +18,7 @@ from explainvad.types.attributions import (
     WordRelevance,
 )
 from explainvad.types.images import (
+    XYXY,
     ImageScore,
     InspectionImage,
     Mask,
@@ -29,7 +32,6 @@ from explainvad.types.protocols import (
     Scorer,
 )
 from explainvad.types.records import (
-    XYXY,
     Claim,
     ClaimStatus,
     Decision,
@@ -90,6 +92,8 @@ __all__ = [
     "ImageScore",
     "InspectionImage",
     "Interval",
+    "KeptExplanation",
+    "KeptMap",
     "LotInfo",
     "LotReport",
     "LotStatistics",

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from explainvad.types.images import require
-from explainvad.types.records import XYXY
+from explainvad.types.images import XYXY, require
 
 if TYPE_CHECKING:  # values need numpy only; what is a tensor is held, never looked into
     from torch import Tensor, nn
@@ -126,3 +125,43 @@ class Explanation:
     phrases: tuple[PhraseRelevance, ...]
     not_given: tuple[NotGiven, ...]
     baseline: str  # what pixels were compared with
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptMap:
+    """An AttributionMap as a run keeps it: what it is, and the picture of it. Free of arrays.
+
+    ``path`` is that of a grey PNG of 8 bits, no larger than the image and in its frame, whose grey value g stands for
+    low + g / 255 * (high - low), in the method's unit. With ``signed`` the grey value 128 stands for 0.
+    """
+
+    name: str
+    scorer: str
+    method: str
+    explains: str
+    frame: str
+    path: str  # below the run folder; an artifact of the record
+    low: float
+    high: float
+    signed: bool = False
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.low <= self.high, f"low must be at most high, got {self.low} and {self.high} of {self.name}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptExplanation:
+    """What a run keeps of the Explanation of a flagged image; no verdict rests on it.
+
+    ``failure`` says why there is none; then everything else is empty.
+    """
+
+    methods: tuple[str, ...]  # that were asked for
+    maps: tuple[KeptMap, ...] = ()
+    nearest: tuple[NearestNormal, ...] = ()
+    phrases: tuple[PhraseRelevance, ...] = ()
+    not_given: tuple[NotGiven, ...] = ()
+    baseline: str = ""
+    at: tuple[int, int] | None = None  # x, y, px of the explained place; None: each scorer's most anomalous one
+    failure: str = ""

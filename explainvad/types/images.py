@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+XYXY = tuple[int, int, int, int]  # of a box, px, half-open
+
 
 def require(condition: bool, message: str) -> None:
     """Raise ValueError with ``message`` unless ``condition`` holds."""

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from explainvad.types.images import Mask, require
+from explainvad.types.attributions import KeptExplanation
+from explainvad.types.images import XYXY, Mask, require
 from explainvad.types.statistics import Interval
-
-XYXY = tuple[int, int, int, int]
 
 
 class Decision(StrEnum):
@@ -232,7 +231,7 @@ class ImageRecord:
     """All that is kept of one file of the lot: the body of one ledger line.
 
     ``artifacts`` maps paths below the run folder to the sha256 of their bytes. ``failure`` says why a
-    file was not inspected; then ``verdict`` is None.
+    file was not inspected; then ``verdict`` is None. ``explanation`` is None where none was asked for.
     """
 
     image_id: str  # "img-00001", by position in the lot's stable order
@@ -248,6 +247,7 @@ class ImageRecord:
     reference: ReferenceMatch | None
     artifacts: Mapping[str, str]
     failure: str | None
+    explanation: KeptExplanation | None = None
 
     def __post_init__(self) -> None:
         require(

@@ -112,7 +112,7 @@ function fileList(section) {
 function imageViews(list) {
   const bar = document.querySelector(".imagebar");
   const title = document.title;
-  const settings = { opacity: 75, regions: true, map: 0 }; // go with the reader from image to image
+  const settings = { opacity: 75, regions: true, map: "" }; // go with the reader from image to image
   let open = null;
 
   function follow() {
@@ -220,8 +220,16 @@ function viewerOf(section, settings) {
     if (regions) settings.regions = regions.checked = !regions.checked;
   }
 
+  /** Maps are remembered by their names: not every image has the same ones. */
+  const nameOf = (map) => map.parentElement.textContent.trim();
+
+  function pick(map) {
+    map.checked = true;
+    settings.map = nameOf(map);
+  }
+
   function nextMap() {
-    if (maps.length) maps[(settings.map = (maps.findIndex((map) => map.checked) + 1) % maps.length)].checked = true;
+    if (maps.length) pick(maps[(maps.findIndex((map) => map.checked) + 1) % maps.length]);
   }
 
   /** Lay the reference over the photograph in its place, or take it away. */
@@ -270,12 +278,13 @@ function viewerOf(section, settings) {
   const on = (element, event, does) => element?.addEventListener(event, does, { signal: ends.signal });
   on(slider, "input", () => fade(slider.value));
   on(regions, "change", () => { settings.regions = regions.checked; });
-  for (const [number, map] of maps.entries()) on(map, "change", () => { settings.map = number; });
+  for (const map of maps) on(map, "change", () => pick(map));
   for (const button of zooms) on(button, "click", () => zoom(button));
   on(blink, "click", toggleBlink);
   fade(settings.opacity);
   if (regions) regions.checked = settings.regions;
-  if (maps[settings.map]) maps[settings.map].checked = true;
+  const same = maps.find((map) => nameOf(map) === settings.map);
+  if (same) same.checked = true;
 
   return {
     toggleOpacity,
