@@ -80,7 +80,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         for kind, row in arm["claims"].items():
             counts = " | ".join(str(row["claims"][s]) for s in ("supported", "partly", "contradicted", "unverifiable"))
             lines.append(f"| {name} | {kind} | {counts} | {_cell(row['precision'])} |")
-    lines += ["", "| words by | detector's uncertainty, bits | images | contradicted |", "|---" * 4 + "|"]
+    if any(arm["by_uncertainty"] for arm in arms.values()):
+        lines += ["", "| words by | detector's uncertainty, bits | images | contradicted |", "|---" * 4 + "|"]
     for name, arm in arms.items():
         for row in arm["by_uncertainty"]:
             low, high = row["epistemic_bits"]

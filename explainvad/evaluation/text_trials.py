@@ -18,6 +18,7 @@ from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.types import XYXY, Finding, InspectionImage, Mask, Region
 
 GRID = 24  # places a side that are tried for a normal patch
+TRIES = 50  # of these, at most, are asked for their cell: a large region makes that slow
 GAP = 3  # px between a normal patch and anything anomalous, and around what is erased
 
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=np.bool_)
@@ -82,7 +83,7 @@ def moved_region(
         y, x = dy + top, dx + left
         return locate(x, y, frame_of(x, y, (height, width), part)[1]).place
 
-    top, left = next((place for place in places if cell(*place) not in elsewhere_than), places[0])
+    top, left = next((place for place in places[:TRIES] if cell(*place) not in elsewhere_than), places[0])
     mask = np.zeros_like(anomalous)
     mask[top : top + y1 - y0, left : left + x1 - x0] = shape
     peak = region.peak_xy[0] - x0 + left, region.peak_xy[1] - y0 + top

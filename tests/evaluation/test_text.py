@@ -317,6 +317,7 @@ class TestEvaluation:
             of = results["arms"]["measured"]["measures"]
             assert (results["n_images"], results["n_defects"], results["n_moved"]) == (1, 0, moved)
             assert of["agreement_truth"] is of["named_defect"] is of["agreement_shuffled"] is None
+            assert "detector's uncertainty" not in markdown(results)  # of one image there are no groups
             assert of["agreement_map"]["estimate"] > 6 and (of["invented_defect"] is not None) is bool(moved)
 
     def test_who_does_not_answer_is_counted_and_quoted_harmlessly(self, tmp_path: Path) -> None:
