@@ -128,7 +128,7 @@ class TestAnalyze:
         def stopped(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(Inspector, "inspect", stopped)
+        monkeypatch.setattr(Inspector, "_judged", stopped)  # what analyze and inspect share
         lot = write_lot(tmp_path / "lot", [GOOD])
         done = explainvad("analyze", lot, "--model", model, "--out", tmp_path / "run")
         assert done.code == 130

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import explainvad
 from PIL import Image
+from run_factories import make_record, make_start
 
 from explainvad import Inspector, LotReport
 from explainvad import pipeline as pipeline_module
@@ -19,9 +21,10 @@ from explainvad.config import AttributionConfig
 from explainvad.errors import ConfigError, IntegrityError
 from explainvad.explaining import METHODS
 from explainvad.kept_maps import SIDE, kept_explanation
+from explainvad.record.run import Run
 from explainvad.record.verify import verify_run
 from explainvad.reporting import load_report
-from explainvad.types import AttributionMap, Explanation, ImageRecord
+from explainvad.types import AttributionMap, Explanation, ImageRecord, KeptExplanation, KeptMap
 
 KINDS = ("evidence", "attention", "gradients", "prompts")
 
@@ -150,6 +153,35 @@ def test_kinds_are_those_that_explain_knows_and_others_are_refused(inspector: In
         inspector.analyze(small_lot, attribution={"maps": ["evidence", "attributes"]})
 
 
+def test_the_command_line_goes_before_the_settings_file(lot: Path, model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lot"
+    folder.mkdir()
+    shutil.copy(lot / "08_rusty.png", folder)
+    (folder / "explainvad.toml").write_text('[attribution]\nmaps = ["gradients"]\n')
+    asked = ("analyze", folder, "--model", model, "--device", "cpu", "--formats", "json", "--out")
+    for maps, expected in (("evidence, prompts", ["evidence", "prompts"]), ("none", []), (None, ["gradients"])):
+        done = explainvad(*asked, tmp_path / str(maps), *(("--maps", maps) if maps else ()))
+        assert done.code == 0, done.err
+        report = load_report(tmp_path / str(maps))
+        assert report.provenance.config["attribution"] == {"maps": expected}
+        (record,) = report.records
+        assert (record.explanation is None) == (not expected)
+    refused = explainvad(*asked, tmp_path / "refused", "--maps", "evidences")
+    assert refused.code == 2 and "attribution.maps.0 = 'evidences'" in refused.err
+    assert not (tmp_path / "refused").exists()
+
+
+def test_a_map_that_is_no_artifact_is_not_recorded(tmp_path: Path) -> None:
+    start = make_start(2)
+    stray = KeptMap("occlusion", "memory", "m", "e", "f", "attributions/img-00002-01.png", 0.0, 1.0)
+    record = replace(make_record(start, 1), explanation=KeptExplanation(("gradients",), maps=(stray,)))
+    with Run.open(tmp_path / "run", start) as run:
+        with pytest.raises(ValueError, match=r"'attributions/img-00002-01\.png' is none of its artifacts"):
+            run.add(record, {})
+        run.add(record, {stray.path: b"png"})
+        assert list(run.done[record.image_id].artifacts) == [stray.path]
+
+
 def test_html_has_every_kept_map_as_a_layer(explained: LotReport) -> None:
     explained.render(formats=["html", "json", "pdf"])
     page = (explained.run_dir / "report.html").read_text("utf-8")
@@ -168,4 +200,3 @@ def test_html_has_every_kept_map_as_a_layer(explained: LotReport) -> None:
         assert section.count("<li>Normal patch: ") == len(record.explanation.nearest)
         assert section.count("<li>Not given: ") == len(record.explanation.not_given)
     assert verify_run(explained.run_dir).ok
-    print(len(page), len(page) / len(flagged), [len(r.explanation.maps) for r in flagged if r.explanation])
