@@ -7,7 +7,7 @@ APT_PACKAGES := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejav
 TEST_PACKAGES := chromium chromium-driver qpdf softhsm2
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test check bench bench-report bench-peers bench-tiles bench-calibration lock samples clean
+.PHONY: demo test test-thorough check bench bench-report bench-peers bench-tiles bench-calibration lock samples clean
 
 demo: $(VENV)/ready
 	$(BIN)/explainvad demo --out demo
@@ -16,6 +16,11 @@ demo: $(VENV)/ready
 test: APT_PACKAGES += $(TEST_PACKAGES)
 test: $(VENV)/ready check .system
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# With what takes long: the demo with its own settings, commands killed at fifty moments each
+test-thorough: APT_PACKAGES += $(TEST_PACKAGES)
+test-thorough: $(VENV)/ready .system
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --thorough
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

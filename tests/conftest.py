@@ -20,11 +20,15 @@ LOT_TOML = 'lot_id = "L-7"\npart = "Ribbed disc"\nmm_per_pixel = 0.5\n'
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--thorough", action="store_true", help="kill commands at fifty moments each, not at a few")
+    parser.addoption("--thorough", action="store_true", help="also what takes minutes, and kills at fifty moments each")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that ask for more time than others start first, so that nobody waits for them at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless asked for; what asks for more time than others starts first."""
+    if not config.getoption("--thorough"):
+        for item in items:
+            if item.get_closest_marker("thorough"):
+                item.add_marker(pytest.mark.skip(reason="takes long: only with --thorough"))
     items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
 
 

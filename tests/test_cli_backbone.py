@@ -87,6 +87,7 @@ def test_wrong_settings_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_the_shipped_backbone_and_a_models_own_are_exported(model: Path, tmp_path: Path) -> None:
     shipped, adapted = tmp_path / "shipped.onnx", tmp_path / "adapted.onnx"
     done = explainvad("export-backbone", "--out", shipped)

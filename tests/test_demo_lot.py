@@ -1,4 +1,4 @@
-"""The promise of the demo, kept with part of its training: detected, located, deferred where the picture is foreign."""
+"""The promise of the demo, kept with its own settings: detected, located, deferred where the picture is foreign."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from explainvad.demo import DEMO_CONFIG, make_demo
 from explainvad.evaluation.evaluate import evaluate_dataset
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(1200)
 def test_the_demo_lot_is_detected_and_its_defects_are_located(tmp_path: Path) -> None:
     folders = make_demo(tmp_path / "demo")
-    # As a slow machine cuts it short
-    less = DEMO_CONFIG.detection.model_copy(update={"adaptation_minutes": 0.3, "reconstruction_steps": 100})
-    config = DEMO_CONFIG.model_copy(update={"detection": less})
-    model = Inspector.fit(folders.reference, config=config).save(tmp_path / "flange.evad")
+    model = Inspector.fit(folders.reference, config=DEMO_CONFIG).save(tmp_path / "flange.evad")
     results = evaluate_dataset(folders.labelled, tmp_path / "evaluation", model=model).results
     assert results["n_good"] == 14 and results["n_defect"] == 14
     assert results["image_auroc"]["estimate"] >= 0.99

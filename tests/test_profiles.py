@@ -96,7 +96,7 @@ class TestFlow:
         card = inspector.card()
         assert [scorer.name for scorer in card.scorers] == ["anomaly-dino"]
         assert card.calibration.scheme == "leave-one-out" and card.calibration.n_cal == 24
-        assert card.fallbacks[0].startswith("dinomaly scorer: not used, too few reference images")
+        assert any(line.startswith("dinomaly scorer: not used, too few reference images") for line in card.fallbacks)
 
     def test_an_ensemble_without_clip_says_so(self, bank: Path) -> None:
         card = Inspector.load(bank, "cpu").card()

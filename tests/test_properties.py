@@ -112,6 +112,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(
     assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
+@pytest.mark.thorough
 def test_another_seed_gives_another_model(fitted: Inspector, references: Path) -> None:
     steps = fitted.config.detection.model_copy(update={"reconstruction_steps": 1})
     one, other = (Inspector.fit(references, config=fitted.config, detection=steps, seed=seed) for seed in (0, 1))

@@ -126,6 +126,7 @@ def test_another_unit_of_length_scales_the_sizes_only(factor: float) -> None:
 RUNS = 300
 
 
+@pytest.mark.thorough
 def test_a90_95_is_seldom_below_the_true_a90() -> None:
     true = 10 * 9 ** (1 / 3.5)
     powers = [fit(*simulated(1000 + seed, 60)) for seed in range(RUNS)]
