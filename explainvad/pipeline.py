@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from explainvad.admission import admitted, wrong_size
 from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.sam import SamRefiner
 from explainvad.bundle import read_bundle, write_bundle
@@ -28,10 +27,9 @@ from explainvad.inspection import artifacts, not_inspected
 from explainvad.judging import Judged, judge
 from explainvad.kept_maps import failed, kept_explanation
 from explainvad.lazy_images import LazyImages
-from explainvad.lot import LotFile, read_image, read_lot_info, read_picture, scan
-from explainvad.model_card import model_card, size_range, versions
+from explainvad.lot import LotFile, read_lot_info, read_picture, scan
+from explainvad.model_card import model_card, versions
 from explainvad.monitoring import finish
-from explainvad.read_ahead import AHEAD, read_ahead
 from explainvad.record.events import RunStart
 from explainvad.record.run import Run
 from explainvad.reference_images import reference_names
@@ -186,7 +184,7 @@ class Inspector:
                 inspector = self._for_lot(files, describer)
                 todo = [pair for pair in zip(files, cells, strict=True) if pair[0].image_id not in run.done]
                 seen = {r.sha256: r for r in run.done.values() if r.verdict is not None}
-                for (file, cell), read in self._read(todo, root, info.mm_per_pixel):
+                for (file, cell), read in admitted(todo, root, info.mm_per_pixel, self.ensemble):
                     run.add(*inspector._inspect_file(file, cell, read, seen, config))
                     if progress:
                         progress("inspecting", len(run.done), len(files))
@@ -231,21 +229,6 @@ class Inspector:
         inspector._refiners = self._refiners
         return inspector
 
-    def _read(
-        self, todo: Sequence[tuple[LotFile, str]], root: Path, mm_per_pixel: float | None
-    ) -> Iterator[tuple[tuple[LotFile, str], Callable[[], InspectionImage]]]:
-        """Files with what gives their image (or raises), decoded ahead, and seen by the backbones in batches."""
-
-        def read(item: tuple[LotFile, str]) -> InspectionImage:
-            return read_image(item[0], root=root, mm_per_pixel=mm_per_pixel)
-
-        size = self.ensemble.batch
-        with closing(read_ahead(todo, read, ahead=max(AHEAD, size))) as reading:
-            while batch := list(islice(reading, size)):
-                if size > 1:
-                    self.ensemble.see(list(_readable(given for _, given in batch)))
-                yield from batch
-
     def _inspect_file(
         self,
         file: LotFile,
@@ -263,24 +246,11 @@ class Inspector:
             twin = seen[image.sha256]
             reason = f"same content as {twin.image_id} ({twin.file}), which was inspected"
             return not_inspected(file, reason, image), {}
-        if (wrong_size := self._wrong_size(image)) is not None:
-            return not_inspected(file, wrong_size, image), {}
-        if (unknown_cell := self.unknown_cell(cell)) is not None:
-            return not_inspected(file, unknown_cell, image), {}
+        if (unfit := wrong_size(image, self.fitted["sizes"]) or self.unknown_cell(cell)) is not None:
+            return not_inspected(file, unfit, image), {}
         record, files = self.inspect(image, config, cell)
         seen[image.sha256] = record
         return record, files
-
-    def _wrong_size(self, image: InspectionImage) -> str | None:
-        """Why the image's size puts it outside what the model knows: a quarter beyond the references' own range."""
-        for side, (low, high) in zip((image.width, image.height), self.fitted["sizes"], strict=True):
-            slack = (high - low) / 4
-            if not low - slack <= side <= high + slack:
-                return (
-                    f"size {image.width} x {image.height} px, but the model was fitted on "
-                    f"{size_range(self.fitted['sizes'])}: photograph it as the references were, or fit a model for it"
-                )
-        return None
 
     def inspect(
         self, image: InspectionImage, config: InspectionConfig | None = None, cell: str = ""
@@ -342,9 +312,3 @@ class Inspector:
         if config.regions not in self._refiners:
             self._refiners[config.regions] = outline_refiner(config.regions, self.config.device)
         return self._refiners[config.regions]
-
-
-def _readable(reads: Iterable[Callable[[], InspectionImage]]) -> Iterator[InspectionImage]:
-    for read in reads:
-        with suppress(UnreadableImageError):  # said where that file's turn comes
-            yield read()
