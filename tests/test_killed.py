@@ -119,6 +119,7 @@ class TestAnalyze:
             self.assert_same(run_dir, whole)
             assert len(history(model).read_text().splitlines()) == 1
 
+    @pytest.mark.thorough
     def test_disk_full(
         self,
         server: Server,
@@ -214,6 +215,7 @@ class TestRender:
             assert tree(run_dir) == tree(whole)
             assert verify_run(run_dir).ok
 
+    @pytest.mark.thorough
     def test_disk_full(self, server: Server, record: Path, moments: Moments, tmp_path: Path) -> None:
         whole = shutil.copytree(record, tmp_path / "whole")
         unbroken = server.run("render", whole, "--formats", CHEAP)
@@ -284,6 +286,7 @@ class TestSign:
             self.assert_whole(alone, quiet_run / "report.pdf")
             assert list(tmp_path.iterdir()) == [alone]
 
+    @pytest.mark.thorough
     def test_disk_full(
         self, server: Server, command: list[object], quiet_run: Path, moments: Moments, tmp_path: Path
     ) -> None:

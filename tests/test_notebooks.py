@@ -83,6 +83,7 @@ def test_a_notebook_runs_and_explains_its_figures(name: str) -> None:
     assert len(conclusions(notebook)) >= 4
 
 
+@pytest.mark.thorough
 def test_calibration_of_other_scores(tmp_path: Path) -> None:
     """Too few labelled defects for a probability, too few good images for alpha = 0.01: it says so, and still runs."""
     images = ScoredImages.load(FOLDER / "data" / "demo_scores.npz")
@@ -97,6 +98,7 @@ def test_calibration_of_other_scores(tmp_path: Path) -> None:
     assert any("at p <= 0.02" in text for text in conclusions(notebook))
 
 
+@pytest.mark.thorough
 def test_statistics_of_another_run(tmp_path: Path) -> None:
     run = passed_run(tmp_path / "run", n_passed=30)
     says = conclusions(executed("lot_statistics", run))

@@ -97,6 +97,7 @@ def test_a_model_does_not_learn_from_what_it_inspects(inspector: Inspector, lot:
     assert np.array_equal(map_before, map_after)
 
 
+@pytest.mark.thorough
 def test_the_same_seed_gives_the_same_bytes_in_another_process(
     references: Path, lot: Path, model: Path, report: LotReport, tmp_path: Path
 ) -> None:

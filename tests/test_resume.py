@@ -36,6 +36,7 @@ def count(run_dir: Path, event: str) -> int:
     return sum(line["event"] == event for line in ledger(run_dir))
 
 
+@pytest.mark.thorough
 def test_a_run_killed_at_many_moments_ends_as_an_unbroken_one(
     lot: Path, model: Path, report: LotReport, tmp_path: Path
 ) -> None:

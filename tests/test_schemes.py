@@ -74,6 +74,7 @@ def test_calibration_scores_of_few_images_are_those_against_the_others(few: Path
     assert bank.score([image])[0].value < left_out[0].value  # against all, itself among them
 
 
+@pytest.mark.thorough
 def test_the_scheme_can_be_asked_for(tmp_path: Path) -> None:
     references = write_references(tmp_path / "reference", 40)
     split = Inspector.fit(references, config=CONFIG, scheme="split")
@@ -119,6 +120,7 @@ def test_cells_can_be_named_by_a_table(celled: Path, tmp_path: Path) -> None:
     assert [r.verdict and r.verdict.cell for r in report.records] == ["cam2", "cam1"]
 
 
+@pytest.mark.thorough
 def test_an_evaluation_judges_each_image_in_its_cell(celled: Path, tmp_path: Path) -> None:
     for i, camera in enumerate(("cam1", "cam2", "cam3")):
         write_part(tmp_path / "data" / "good" / f"{camera}.png", 7000 + i)
@@ -163,6 +165,7 @@ def test_enough_labelled_defects_give_an_interval_and_a_share(references: Path, 
     assert report.statistics.at_least_defective is not None and report.statistics.at_least_defective <= 5
 
 
+@pytest.mark.thorough
 def test_few_images_cells_and_defects_together(tmp_path: Path) -> None:
     for camera in ("cam1", "cam2", "cam3"):
         for part in range(10):
@@ -182,6 +185,7 @@ def test_few_images_cells_and_defects_together(tmp_path: Path) -> None:
     assert "deferral level gamma = 0.02 was asked for; with 10 calibration images 0.0909 is in force" in notes
 
 
+@pytest.mark.thorough
 def test_synthetic_defects_are_stamped_and_never_accept(references: Path, tmp_path: Path) -> None:
     inspector = Inspector.fit(references, config=CONFIG, synthetic_defects=40)
     restored = Inspector.load(inspector.save(tmp_path / "synthetic.evad"), "cpu")

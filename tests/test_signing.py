@@ -138,6 +138,7 @@ def fonts_of(form: pikepdf.Object) -> list[pikepdf.Object]:
     return own + [font for inner in resources.get("/XObject", {}).values() for font in fonts_of(inner)]
 
 
+@pytest.mark.thorough
 def test_every_altered_byte_of_a_signed_file_is_found(twice_signed_run: Path, tmp_path: Path) -> None:
     """With the file alone, no ledger beside it: most bytes are signed, and the last signature's are read strictly."""
     whole, rng = report_of(twice_signed_run), random.Random(16)

@@ -54,7 +54,7 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=["CNN", "MobileViT", pytest.param("TinyViT", marks=pytest.mark.thorough)])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     weights, layers, size = CASES[request.param]
     path = tmp_path_factory.mktemp("exported") / "edge.onnx"

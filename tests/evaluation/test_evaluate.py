@@ -176,6 +176,7 @@ def test_what_is_fitted_on_is_never_tested_on(tmp_path: Path, monkeypatch: pytes
     assert result["fitted_on"] == "fitted on 20 good images"
 
 
+@pytest.mark.thorough
 def test_mvtec_layout_is_fitted_on_its_training_images(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", test="test")
     for seed in range(26):

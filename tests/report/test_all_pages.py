@@ -30,6 +30,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> LotReport:
     return replace(report, provenance=replace(report.provenance, config={"pages": "all"}))
 
 
+@pytest.mark.thorough
 def test_all_judged_images_get_a_page_by_the_runs_own_configuration(kept: LotReport, tmp_path: Path) -> None:
     ReportRenderer().render(kept, tmp_path, ["pdf", "html"])
     with pikepdf.open(tmp_path / "report.pdf") as pdf:

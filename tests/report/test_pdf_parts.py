@@ -155,6 +155,7 @@ def test_bytes_depend_on_neither_workers_nor_time_zone(
     assert b"explainvad-" not in one and os.fsencode(tmp_path) not in one  # no trace of where it was made
 
 
+@pytest.mark.thorough
 def test_section_that_stays_too_long_moves_the_others_on(tmp_path: Path) -> None:
     b = Builder(tmp_path / "run")
     marks = [(250, 130, 20, 9)]

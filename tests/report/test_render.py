@@ -121,6 +121,7 @@ def test_pdf_is_tagged_titled_archival_and_dated_by_the_record(rendered: Path) -
         assert all(str(f.get("/Alt", "")).strip() for f in figures)
 
 
+@pytest.mark.thorough
 def test_same_report_same_bytes(lot_report: LotReport, rendered: Path, tmp_path: Path) -> None:
     paths = ReportRenderer().render(lot_report, tmp_path)
     assert [p.name for p in paths] == ["report.pdf", "report.html", "results.csv", "report.json"]
@@ -128,6 +129,7 @@ def test_same_report_same_bytes(lot_report: LotReport, rendered: Path, tmp_path:
         assert path.read_bytes() == (rendered / path.name).read_bytes(), path.name
 
 
+@pytest.mark.thorough
 def test_note_of_an_earlier_rendering_changes_nothing(tmp_path: Path) -> None:
     report = quiet_lot(tmp_path / "run")
     report = replace(report, provenance=replace(report.provenance, n_ledger_lines=3))

@@ -225,6 +225,7 @@ def test_suspended_lot_with_everything_keeps_to_one_page_for_cover_method_and_ca
     assert SINCE.replace(" ", "") in cover and "ContentsLotsummary2" in cover
 
 
+@pytest.mark.thorough
 def test_hostile_words_stay_text(tmp_path: Path) -> None:
     evil = '<img src=x onerror="alert(1)">'
     report = cell_lot(tmp_path / "run", first=f"1{evil}", second=f"2{evil}")

@@ -166,6 +166,7 @@ def test_wealth_is_the_mixture_over_slope_and_first_image() -> None:
 # --- Alarms
 
 
+@pytest.mark.thorough
 def test_false_alarms_over_long_streams_and_the_negative_control() -> None:
     rng = np.random.default_rng(1)
     runs, n_cal, n = 800, 50, 1200

@@ -28,7 +28,9 @@ def random_network(architecture: Architecture, seed: int = 0) -> HybridBackbone:
     return HybridBackbone(architecture)
 
 
-@pytest.fixture(scope="module", params=[SMALL, Architecture()], ids=["small", "default"])
+@pytest.fixture(
+    scope="module", params=[SMALL, pytest.param(Architecture(), marks=pytest.mark.thorough)], ids=["small", "default"]
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[HybridBackbone, Path]:
     network = random_network(request.param).to(memory_format=torch.channels_last)
     folder = tmp_path_factory.mktemp("exported")
