@@ -66,6 +66,7 @@ class _Whole:
         self._nodes: list[int] = []  # of the tree of pages, one a part
         self._elements: list[int] = []  # right below the document element
         self._parents: list[int] = []  # of the number tree, one a part
+        self._profiles: list[int] = []  # of colours
         self._last_key = 0
         self._root: dict[str, bytes] = {}  # of the first part: entries of catalog, structure and document element
         self._structure: dict[str, bytes] = {}
@@ -85,10 +86,12 @@ class _Whole:
                 _number(tree): self._tree,
                 _number(document): self._document,
             }
+            profiles = [_number(intent.DestOutputProfile) for intent in root.OutputIntents]
+            if not first:  # pictures of this part are in the same colours
+                numbers |= dict(zip(profiles, self._profiles, strict=True))
             left_out = {0, *numbers}  # 0: what is no object, but free
             if not first:
-                profiles = [intent.DestOutputProfile for intent in root.OutputIntents]
-                once = (root.Metadata, *root.OutputIntents, *profiles, source.trailer.get(Name.Info))
+                once = (root.Metadata, *root.OutputIntents, source.trailer.get(Name.Info))
                 left_out |= set(map(_number, once))
             things = [thing for thing in source.objects if _number(thing) not in left_out]
             numbers |= {_number(thing): self._pdf.number() for thing in things}
@@ -100,6 +103,7 @@ class _Whole:
             self._parents.append(numbers[_number(tree.ParentTree)])
             self._last_key = int(tree.ParentTree.Limits[1])
             if first:
+                self._profiles = [numbers[profile] for profile in profiles]
                 self._root = _entries(root, numbers)
                 self._structure = _entries(tree, numbers)
                 self._head = _entries(document, numbers)

@@ -55,6 +55,11 @@ def test_qpdf_finds_nothing(in_parts: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_nothing_that_a_page_needs_is_missing(in_parts: Path, tmp_path: Path) -> None:
+    done = subprocess.run(["pdftoppm", "-r", "20", in_parts, tmp_path / "page"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_structure_pages_and_parent_tree_agree(rendered: Path, in_parts: Path) -> None:
     for path in (rendered / "report.pdf", in_parts):
         with pikepdf.open(path) as pdf:
