@@ -1,18 +1,19 @@
-"""What of a lot reaches the model: files decoded ahead, and pictures of a size that it knows."""
+"""What of a lot reaches the model: files decoded ahead, and pictures of a size and a calibration cell that it knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from explainvad.errors import UnreadableImageError
+from explainvad.errors import UnreadableImageError, UsageError
 from explainvad.lot import LotFile, read_image
 from explainvad.model_card import size_range
 from explainvad.read_ahead import AHEAD, read_ahead
 from explainvad.types import InspectionImage
+from explainvad.uncertainty.grouping import rule_labels
 
 
 class Batched(Protocol):
@@ -63,3 +64,28 @@ def wrong_size(image: InspectionImage, sizes: Sequence[tuple[int, int]]) -> str 
                 "photograph it as the references were, or fit a model for it"
             )
     return None
+
+
+def cells_of(files: Sequence[str], rule: str | None, known: Collection[str]) -> list[str]:
+    """The calibration cell of each file; of a model with cells, empty where ``rule`` says nothing of the file.
+
+    ``known`` are the model's cells; a model with one calibration for all has the cell "". Raises UsageError where a
+    rule is given to a model without cells, or none to one with cells.
+    """
+    if set(known) == {""}:
+        if rule:
+            raise UsageError("group_by was given, but this model has one calibration for all: fit it with --group-by")
+        return [""] * len(files)
+    if rule is None:
+        raise UsageError("this model is calibrated by cells: say with --group-by which cell a file belongs to")
+    return [label or "" for label in rule_labels(files, rule)]
+
+
+def unknown_cell(cell: str, known: Collection[str]) -> str | None:
+    """Why images of a cell cannot be judged; None where they can."""
+    if cell in known:
+        return None
+    return (
+        f"belongs to {cell or 'no cell'}, and only {', '.join(sorted(known))} are calibrated: calibrate this one, or "
+        "name it so"
+    )

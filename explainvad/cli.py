@@ -25,6 +25,7 @@ from explainvad.errors import ExplainVADError, UsageError
 from explainvad.progress import progress
 
 if TYPE_CHECKING:
+    from explainvad.config import InspectionConfig
     from explainvad.types import LotReport, Pages
 
 EXIT_FOUND = 1
@@ -130,14 +131,12 @@ def analyze(
 ) -> None:
     """Inspect a lot and write its report. A run that was cut short is resumed by the same command."""
     from explainvad.bundle import find_model
-    from explainvad.config import FILE_NAME, load_config
 
     if not lot.is_dir():
         raise UsageError(f"expected a folder of images, got {lot}: name the lot's folder")
     wanted = _formats(formats)
     _check_templates(templates)
-    found = next((f / FILE_NAME for f in (lot.absolute(), *lot.absolute().parents) if (f / FILE_NAME).is_file()), None)
-    settings = load_config(found) if found else None
+    settings = _settings_for(lot.absolute())
     levels = settings.model_dump(include=settings.model_fields_set & LEVELS) if settings else {}
     given = {"alpha": alpha, "group_by": group_by, "pages": pages and pages.value}
     levels |= {name: value for name, value in given.items() if value is not None}
@@ -158,6 +157,22 @@ def analyze(
         raise typer.Exit(EXIT_FOUND)
     if counts["NOT_INSPECTED"]:
         raise typer.Exit(EXIT_NOT_INSPECTED)
+
+
+def _settings_for(lot: Path) -> InspectionConfig | None:
+    """The settings in the lot's folder, or in the nearest one above that has any."""
+    from explainvad.config import FILE_NAME, load_config
+
+    found = next((f / FILE_NAME for f in (lot, *lot.parents) if (f / FILE_NAME).is_file()), None)
+    if found is None:
+        return None
+    settings = load_config(found)
+    if found.parent == lot and "describer" in settings.model_fields_set:
+        raise UsageError(
+            f"{found} lies in the lot, and its [describer] could send pictures to wherever who made the lot wants: put "
+            "that table into the file of a folder above the lot"
+        )
+    return settings
 
 
 app.command()(evaluate)

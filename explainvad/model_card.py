@@ -21,6 +21,7 @@ LIMITS = (
     "Normal images bound false rejects only. How many defects are missed is unknown unless defects were labelled.",
     "Defects smaller than about five pixels across at the working resolution may not be seen.",
 )
+NO_SAM = "SAM refinement: not used, regions are cut by the calibrated threshold"
 NO_LANGUAGE_MODEL = "language model: not used, sentences are written from measured facts"
 PACKAGES = (
     *("explainvad", "torch", "timm", "open-clip-torch", "faiss-cpu", "transformers"),
@@ -51,6 +52,7 @@ def model_card(
         limits=LIMITS,
         fallbacks=(
             *missing,
+            *((NO_SAM,) if config.regions.refine == "threshold" else ()),
             *((NO_LANGUAGE_MODEL,) if config.describer.use == "measured" else ()),
             *_raised_gamma(config.gamma, calibration),
             *(f"{name} scorer, {c['name']}: {c['sentence']}" for name, c in _failed(fitted["checks"])),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from explainvad.admission import admitted, wrong_size
+from explainvad.admission import admitted, cells_of, unknown_cell, wrong_size
 from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.sam import SamRefiner
 from explainvad.bundle import read_bundle, write_bundle
@@ -33,12 +33,11 @@ from explainvad.monitoring import finish
 from explainvad.record.events import RunStart
 from explainvad.record.run import Run
 from explainvad.reference_images import reference_names
-from explainvad.refining import not_used, outline_refiner, recorded_regions
+from explainvad.refining import outline_refiner, recorded_regions
 from explainvad.reporting import load_report
 from explainvad.types import Explanation, ImageRecord, ImageScore, InspectionImage, LotReport, ModelCard, Progress
 from explainvad.uncertainty.calibrator import Calibrator
 from explainvad.uncertainty.conformal import require_images
-from explainvad.uncertainty.grouping import rule_labels
 from explainvad.uncertainty.lot_statement import summarise
 from explainvad.uncertainty.splits import LEAVE_ONE_OUT, Split
 
@@ -135,8 +134,8 @@ class Inspector:
             if len(known.defects):
                 require_images(len(known.defects), config.beta, "accepting (on labelled defects)")
         calibration = self.calibrator.facts(self.split, alpha=config.alpha, beta=config.beta, gamma=config.gamma)
-        missing = (*not_used(config.regions), *self.ensemble.missing)
-        return model_card(self.model_id, config, self.ensemble.cards(), missing, calibration, self.fitted)
+        cards, missing = self.ensemble.cards(), self.ensemble.missing
+        return model_card(self.model_id, config, cards, missing, calibration, self.fitted)
 
     # -- inspecting -------------------------------------------------------------------------------------
 
@@ -165,7 +164,7 @@ class Inspector:
             raise NotFittedError("the record names its model by the bundle's hash: save this inspector before analyze")
         refiner = self._refiner(config)
         card = replace(self.card(config), outlines=refiner.describe() if refiner else None)
-        cells = self.cells([file.file for file in files], config.group_by)
+        cells = cells_of([file.file for file in files], config.group_by, self.calibrator.cells)
         start = RunStart(
             lot=info,
             files=tuple((file.image_id, file.file) for file in files),
@@ -199,25 +198,6 @@ class Inspector:
             describer.forget()
         return load_report(run_dir)
 
-    def cells(self, files: Sequence[str], rule: str | None) -> list[str]:
-        """The calibration cell of each file; of a model with cells, empty where ``rule`` says nothing of the file."""
-        if set(self.calibrator.cells) == {""}:
-            if rule:
-                raise UsageError(
-                    "group_by was given, but this model has one calibration for all: fit it with --group-by"
-                )
-            return [""] * len(files)
-        if rule is None:
-            raise UsageError("this model is calibrated by cells: say with --group-by which cell a file belongs to")
-        return [label or "" for label in rule_labels(files, rule)]
-
-    def unknown_cell(self, cell: str) -> str | None:
-        """Why images of a cell cannot be judged; None where they can."""
-        if cell in self.calibrator.cells:
-            return None
-        known = ", ".join(sorted(self.calibrator.cells))
-        return f"belongs to {cell or 'no cell'}, and only {known} are calibrated: calibrate this one, or name it so"
-
     def _for_lot(self, files: Sequence[LotFile], describer: ModelDescriber | None) -> Inspector:
         """This inspector, or one whose scorers have read the lot, or that has a describer for it."""
         if not self.ensemble.reads_lot and describer is None:
@@ -246,7 +226,7 @@ class Inspector:
             twin = seen[image.sha256]
             reason = f"same content as {twin.image_id} ({twin.file}), which was inspected"
             return not_inspected(file, reason, image), {}
-        if (unfit := wrong_size(image, self.fitted["sizes"]) or self.unknown_cell(cell)) is not None:
+        if (unfit := wrong_size(image, self.fitted["sizes"]) or unknown_cell(cell, self.calibrator.cells)) is not None:
             return not_inspected(file, unfit, image), {}
         record, files = self.inspect(image, config, cell)
         seen[image.sha256] = record

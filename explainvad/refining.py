@@ -13,13 +13,6 @@ from explainvad.detection.ensemble import resolve_device
 if TYPE_CHECKING:
     from explainvad.attribution.sam import SamRefiner
 
-NOT_USED = "SAM refinement: not used, regions are cut by the calibrated threshold"
-
-
-def not_used(regions: RegionsConfig) -> tuple[str, ...]:
-    """The line of the report that says so, where SAM draws no outlines."""
-    return (NOT_USED,) if regions.refine == "threshold" else ()
-
 
 def outline_refiner(regions: RegionsConfig, device: str) -> SamRefiner | None:
     """What draws the outlines, with its weights loaded and checked; None where the threshold does.

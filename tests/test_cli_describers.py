@@ -146,3 +146,13 @@ def test_a_local_model_describes(lot: Path, model: Path) -> None:
     assert said and all(s["author"].endswith(", blind") for s in said)
     start = ledger(lot.parent / "run")[0]["body"]
     assert start["config"]["describer"]["model"] == "tiny-vlm" and "transformers" in start["versions"]
+
+
+def test_a_lot_cannot_say_where_its_pictures_go(lot: Path, model: Path) -> None:
+    with serving(answers()) as server:
+        configure(lot, use="endpoint", model="tiny", base_url=server.url)
+        (lot.parent / "explainvad.toml").rename(lot / "explainvad.toml")
+        for options in ((), ("--describer", "endpoint")):
+            done = analyze(lot, model, *options)
+            assert done.code == 2 and "explainvad.toml lies in the lot" in " ".join(done.err.split())
+        assert server.requests == [] and not (lot.parent / "run").exists()

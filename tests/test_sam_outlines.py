@@ -18,7 +18,8 @@ from explainvad import Inspector, LotReport
 from explainvad.config import RegionsConfig
 from explainvad.detection.weights_lock import locked_file
 from explainvad.errors import ConfigError, IntegrityError, RunConflictError, WeightsError
-from explainvad.refining import NOT_USED, outline_refiner
+from explainvad.model_card import NO_SAM
+from explainvad.refining import outline_refiner
 from explainvad.types import InspectionImage, Region
 
 LOOSE, STRICT = 1e-6, 1.0  # least agreement: a random network's masks pass the one, and none the other
@@ -100,7 +101,7 @@ def test_where_sam_disagrees_the_threshold_outline_stays_and_the_report_says_so(
 def test_the_report_names_the_weights_and_every_outline(loose: LotReport, plain: LotReport, checkpoint: Path) -> None:
     sha256 = locked_file(checkpoint).sha256
     assert loose.model.outlines == f"SAM {NAME}: sam_tiny.safetensors, sha256 {sha256[:16]}…, licence not stated"
-    assert NOT_USED not in loose.model.fallbacks and NOT_USED in plain.model.fallbacks and plain.model.outlines is None
+    assert NO_SAM not in loose.model.fallbacks and NO_SAM in plain.model.fallbacks and plain.model.outlines is None
     recorded = loose.provenance.config["regions"]
     assert recorded == {"refine": "sam", "sam": f"SAM {NAME}, sha256 {sha256}", "agreement": LOOSE}
     html = (loose.run_dir / "report.html").read_text("utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from explainvad.admission import cells_of, unknown_cell
 from explainvad.config import InspectionConfig
 from explainvad.describing import recorded_describer
 from explainvad.errors import LotError, StorageError, UnreadableImageError
@@ -109,7 +110,7 @@ def evaluate_dataset(
     measured = _Measured()
     used = set(fitting)
     items = [item for item in dataset.items if item.path not in used]
-    cells = inspector.cells([item.file for item in items], inspector.config.group_by)
+    cells = cells_of([item.file for item in items], inspector.config.group_by, inspector.calibrator.cells)
     for number, (item, cell) in enumerate(zip(items, cells, strict=True), start=1):
         if progress:
             progress("evaluating", number, len(items))
@@ -121,8 +122,8 @@ def evaluate_dataset(
         mask = read_mask(item.mask_path, (image.height, image.width)) if item.mask_path else None
         if item.defect is None:
             mask = np.zeros((image.height, image.width), dtype=np.bool_)
-        if (unknown_cell := inspector.unknown_cell(cell)) is not None:
-            measured.not_inspected.append(f"{item.file}: {unknown_cell}")
+        if (unknown := unknown_cell(cell, inspector.calibrator.cells)) is not None:
+            measured.not_inspected.append(f"{item.file}: {unknown}")
             continue
         record, fused_map = inspector.inspect_with_map(image, cell)
         measured.add(item.defect, record, fused_map, mask)

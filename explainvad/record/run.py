@@ -9,13 +9,13 @@ recorded image always has its files, and a killed run goes on with the first ima
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
-from explainvad.errors import RunConflictError, UsageError
+from explainvad.errors import UsageError
 from explainvad.record.audits import AUDIT_FOLDER, AuditDraw, AuditTrail, results_file
 from explainvad.record.events import (
     DRAW,
@@ -32,6 +32,7 @@ from explainvad.record.events import (
 )
 from explainvad.record.finished import read_finished
 from explainvad.record.ledger import LEDGER, Ledger
+from explainvad.record.run_identity import prepare_folder, refuse_another_run
 from explainvad.record.signings import Signing, staged_file
 from explainvad.record.storage import (
     file_sha256,
@@ -42,8 +43,6 @@ from explainvad.record.storage import (
 )
 from explainvad.types import AuditResult, ImageRecord, LotStatistics
 from explainvad.whole_files import sync_folder
-
-_SHOWN_DIFFERENCES = 6
 
 
 class Run:
@@ -62,7 +61,7 @@ class Run:
         """
         root = Path(run_dir)
         body = start_to_json(start)
-        _prepare_folder(root)
+        prepare_folder(root)
         ledger = Ledger.open(root / LEDGER)
         try:
             history = History.of(ledger.events())
@@ -70,7 +69,7 @@ class Run:
             if history.start is None:
                 run._append("run_started", body)
             else:
-                _refuse_another_run(root, start_to_json(history.start), body)
+                refuse_another_run(root, start_to_json(history.start), body)
                 run._resume(start)
         except BaseException:
             ledger.close()
@@ -276,41 +275,3 @@ class Run:
     def _refuse_finished(self) -> None:
         if self.finished:
             raise UsageError(f"{self._root} is finished and takes no more results; use another --out")
-
-
-def _prepare_folder(root: Path) -> None:
-    """Create the folder, or make sure that it is empty or holds a ledger."""
-    with storage_errors(root):
-        if root.exists() and not root.is_dir():
-            raise RunConflictError(f"{root} is a file, expected a folder; use another --out")
-        root.mkdir(parents=True, exist_ok=True)
-        sync_folder(root.parent)
-        names = sorted(entry.name for entry in root.iterdir())
-    if names and LEDGER not in names:
-        raise RunConflictError(
-            f"{root} holds files ({', '.join(names[:3])}) but no run. Nothing was changed: use another --out"
-        )
-
-
-def _refuse_another_run(root: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-    found = list(_differences(_identity(there), _identity(here), ""))
-    if found:
-        more = f"; and {n} more" if (n := len(found) - _SHOWN_DIFFERENCES) > 0 else ""
-        raise RunConflictError(
-            f"{root} holds another run: {'; '.join(found[:_SHOWN_DIFFERENCES])}{more}. Nothing was changed: use "
-            "another --out, or the same lot, model and configuration to resume it"
-        )
-
-
-def _identity(body: dict[str, Any]) -> dict[str, Any]:
-    """Return what makes a run the same run."""
-    files = {entry["image_id"]: entry["file"] for entry in body["files"]}
-    return {"lot": body["lot"], "model": body["model"]["model_id"], "config": body["config"], "files": files}
-
-
-def _differences(there: Any, here: Any, name: str) -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in {**there, **here}:
-            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
-    elif there != here:
-        yield f"{name} is {there!r} there and {here!r} here"

@@ -156,10 +156,10 @@ def flagged_images(report: LotReport) -> tuple[FlaggedImage, ...]:
 
 def authors_of(report: LotReport) -> tuple[AuthorCount, ...]:
     """Who wrote the sentences of the report, in the order of their appearance; none where only measurements speak."""
-    sentences = [s for record in report.records for finding in record.findings for s in finding.sentences]
     described = report.provenance.config.get("describer")
     if not isinstance(described, dict) or described.get("use") == "measured":
         return ()
+    sentences = (s for record in report.records for finding in record.findings for s in finding.sentences)
     counts: dict[str, dict[ClaimStatus, int]] = {}
     for sentence in sentences:
         counts.setdefault(sentence.author, dict.fromkeys(ClaimStatus, 0))[sentence.status] += 1

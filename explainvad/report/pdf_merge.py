@@ -87,12 +87,11 @@ class _Whole:
                 _number(document): self._document,
             }
             profiles = [_number(intent.DestOutputProfile) for intent in root.OutputIntents]
-            if not first:  # pictures of this part are in the same colours
-                numbers |= dict(zip(profiles, self._profiles, strict=True))
-            left_out = {0, *numbers}  # 0: what is no object, but free
+            once: tuple[Any, ...] = ()
             if not first:
                 once = (root.Metadata, *root.OutputIntents, source.trailer.get(Name.Info))
-                left_out |= set(map(_number, once))
+                numbers |= dict(zip(profiles, self._profiles, strict=True))  # its pictures are in the same colours
+            left_out = {0, *numbers, *map(_number, once)}  # 0: what is no object, but free
             things = [thing for thing in source.objects if _number(thing) not in left_out]
             numbers |= {_number(thing): self._pdf.number() for thing in things}
             for thing in things:

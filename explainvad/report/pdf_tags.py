@@ -1,7 +1,7 @@
 """The last touch to a part, while it is still a tree of pydyf objects: what WeasyPrint leaves out or makes too large.
 
 Keys of the structure and links to other parts become such that parts can be merged as they are. The structure takes a
-fifth of the room that it took: a report of a thousand pages has a hundred thousand elements, and a merge holds them.
+fifth of the room that it took: a report of a thousand pages has a hundred thousand elements.
 """
 
 from __future__ import annotations

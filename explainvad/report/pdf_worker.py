@@ -56,7 +56,8 @@ class PartRenderer:
 
     def __init__(self, common: Common, report: LotReport) -> None:
         self._common, self._report = common, report
-        shown = [record for record in report.records if record.image_id in set(common.shown)]
+        ids = set(common.shown)
+        shown = [record for record in report.records if record.image_id in ids]
         self._context = report_context(report, shown, common.attachments, common.branding)
         # These were decided before the findings were left out, and with the division into parts
         self._context |= {"flagged": common.flagged, "listed": common.listed, "authors": common.authors}
