@@ -132,11 +132,17 @@ class TestAnswers:
         assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
         assert finding.sentences[0].author.endswith(": the server answered 401: wrong key …)")
 
-    def test_the_key_never_travels_in_the_clear(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        "url", ["http://models.example/v1", "HTTP://models.example/v1", " hTTp://127.0.0.1.example:80", "\thttp://[::2]"]
+    )
+    def test_the_key_never_travels_in_the_clear(self, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         monkeypatch.setenv("EXPLAINVAD_ENDPOINT_KEY", KEY)
         with pytest.raises(ConfigError, match="would get it unencrypted: use https"):
-            endpoint("http://models.example/v1")
-        endpoint("https://models.example/v1")
+            endpoint(url)
+        for safe in ("https://models.example/v1", "HTTPS://models.example/v1", "HTTP://LOCALHOST:8000/v1"):
+            assert endpoint(safe)._server.key == KEY
+
+    def test_a_key_that_no_header_can_hold_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EXPLAINVAD_ENDPOINT_KEY", "a\r\nX-Evil: b")
         with pytest.raises(ConfigError, match="expected a key of printable ASCII"):
             endpoint("https://models.example/v1")
@@ -195,7 +201,8 @@ class TestFaults:
             (finding,) = described(server.url)
         assert len(said(finding)) == 4 and len(server.requests) == 3
 
-    def test_a_redirect_is_not_followed(self) -> None:
+    def test_a_redirect_is_not_followed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EXPLAINVAD_ENDPOINT_KEY", KEY)
         with listening() as other, serving(raw(307, b"", Location=f"http://127.0.0.1:{other.port}/")) as server:
             (finding,) = described(server.url)
             assert other.calls == []

@@ -94,9 +94,10 @@ def _key(config: DescriberConfig) -> str | None:
         return None
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(f"{config.key_variable}: expected a key of printable ASCII characters: set it anew")
-    url = str(config.base_url)
-    if url.startswith("http:") and urlsplit(url).hostname not in LOOPBACK:
+    url = urlsplit(str(config.base_url))  # which lowers the case of a scheme and drops spaces around it
+    if url.scheme != "https" and url.hostname not in LOOPBACK:
         raise ConfigError(
-            f"{config.key_variable} is set, and {url} would get it unencrypted: use https, or unset the variable"
+            f"{config.key_variable} is set, and {config.base_url} would get it unencrypted: use https, or unset the "
+            "variable"
         )
     return key
