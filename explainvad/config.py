@@ -45,8 +45,11 @@ class DescriberConfig(BaseModel):
     model: str | None = Field(default=None, description="vlm: folder or hub id; endpoint: the model's name there")
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub id")
     base_url: str | None = Field(default=None, description="of the endpoint, up to /v1; pictures are sent there")
+    # Of these names only: a file of settings must not send just any secret of the environment to a server
     key_variable: str = Field(
-        default="EXPLAINVAD_ENDPOINT_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$", description="environment variable of its key"
+        default="EXPLAINVAD_ENDPOINT_KEY",
+        pattern=r"^EXPLAINVAD_([A-Z0-9_]*_)?KEY$",
+        description="environment variable of its key: EXPLAINVAD_KEY or EXPLAINVAD_..._KEY",
     )
     arm: Literal["informed", "blind"] = Field(default="informed", description="whether it is told the measured facts")
     quantization: Literal["none", "8bit", "4bit"] = Field(default="none", description="of a vlm, with bitsandbytes")

@@ -142,6 +142,15 @@ class TestAnswers:
         for safe in ("https://models.example/v1", "HTTPS://models.example/v1", "HTTP://LOCALHOST:8000/v1"):
             assert endpoint(safe)._server.key == KEY
 
+    @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "EXPLAINVAD_KEY_FILE", "XEXPLAINVAD_KEY", "EXPLAINVADKEY"])
+    def test_settings_cannot_send_another_secret(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setenv(name, KEY)
+        with pytest.raises(ValueError, match="key_variable\n.*should match pattern"):
+            endpoint("https://models.example/v1", key_variable=name)
+        for own in ("EXPLAINVAD_KEY", "EXPLAINVAD_LINE_7_KEY"):
+            monkeypatch.setenv(own, KEY)
+            assert endpoint("https://models.example/v1", key_variable=own)._server.key == KEY
+
     def test_a_key_that_no_header_can_hold_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EXPLAINVAD_ENDPOINT_KEY", "a\r\nX-Evil: b")
         with pytest.raises(ConfigError, match="expected a key of printable ASCII"):
