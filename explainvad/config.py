@@ -170,19 +170,30 @@ class InspectionConfig(BaseModel):
 
 
 def load_config(path: Path) -> InspectionConfig:
-    """Read a TOML file. ``model``, a describer's folder and a path of SAM become absolute, relative to it.
+    """Read a TOML file. ``model``, the folder of a vlm and a path of SAM become absolute, relative to it.
 
     Raises ConfigError.
+    """
+    return load_for_describer(path, None)
+
+
+def load_for_describer(path: Path, use: str | None) -> InspectionConfig:
+    """As :func:`load_config`; ``use``, where given, replaces that of a [describer] table that is there.
+
+    What ``model`` means depends on it: the folder of a vlm is one beside the file, the model's name at an endpoint is
+    a name whatever lies there.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path.name}: expected a readable TOML file, got: {error}") from error
+    if use is not None and isinstance(table := raw.get("describer"), dict):
+        table["use"] = use
     config = parse_config(raw, path.name)
     if config.model is not None:
         config = config.model_copy(update={"model": (path.parent / config.model).resolve()})
     folder = path.parent / (config.describer.model or "")
-    if config.describer.model and config.describer.use != "endpoint" and folder.is_dir():
+    if config.describer.model and config.describer.use == "vlm" and folder.is_dir():
         describer = config.describer.model_copy(update={"model": str(folder.resolve())})
         config = config.model_copy(update={"describer": describer})
     if (checkpoint := config.regions.sam_file) is not None:

@@ -148,6 +148,21 @@ def test_a_local_model_describes(lot: Path, model: Path) -> None:
     assert start["config"]["describer"]["model"] == "tiny-vlm" and "transformers" in start["versions"]
 
 
+@pytest.mark.parametrize("written", ["measured", "endpoint", "vlm"])
+def test_what_model_means_is_settled_by_whoever_describes_in_the_end(
+    lot: Path, model: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """A folder beside the file for a vlm, a name for an endpoint, whatever stood in the file before the option."""
+    (lot.parent / "tiny").mkdir()
+    monkeypatch.chdir(model.parent)
+    with serving(answers()) as server:
+        configure(lot, use=written, model="tiny", base_url=server.url)
+        assert analyze(lot, model, "--describer", "endpoint").code == 0
+        assert {request["model"] for request in server.requests} == {"tiny"}
+    done = analyze(lot, model, "--describer", "vlm")
+    assert done.code == 2 and f"config.json in {lot.parent / 'tiny'}" in done.err
+
+
 def test_a_lot_cannot_say_where_its_pictures_go(lot: Path, model: Path) -> None:
     with serving(answers()) as server:
         configure(lot, use="endpoint", model="tiny", base_url=server.url)

@@ -133,7 +133,8 @@ class TestAnswers:
         assert finding.sentences[0].author.endswith(": the server answered 401: wrong key …)")
 
     @pytest.mark.parametrize(
-        "url", ["http://models.example/v1", "HTTP://models.example/v1", " hTTp://127.0.0.1.example:80", "\thttp://[::2]"]
+        "url",
+        ["http://models.example/v1", "HTTP://models.example/v1", " hTTp://127.0.0.1.example:80", "\thttp://[::2]"],
     )
     def test_the_key_never_travels_in_the_clear(self, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         monkeypatch.setenv("EXPLAINVAD_ENDPOINT_KEY", KEY)
@@ -142,10 +143,12 @@ class TestAnswers:
         for safe in ("https://models.example/v1", "HTTPS://models.example/v1", "HTTP://LOCALHOST:8000/v1"):
             assert endpoint(safe)._server.key == KEY
 
-    @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "EXPLAINVAD_KEY_FILE", "XEXPLAINVAD_KEY", "EXPLAINVADKEY"])
+    @pytest.mark.parametrize(
+        "name", ["AWS_SECRET_ACCESS_KEY", "EXPLAINVAD_KEY_FILE", "XEXPLAINVAD_KEY", "EXPLAINVADKEY"]
+    )
     def test_settings_cannot_send_another_secret(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setenv(name, KEY)
-        with pytest.raises(ValueError, match="key_variable\n.*should match pattern"):
+        with pytest.raises(ValueError, match=r"key_variable\n.*should match pattern"):
             endpoint("https://models.example/v1", key_variable=name)
         for own in ("EXPLAINVAD_KEY", "EXPLAINVAD_LINE_7_KEY"):
             monkeypatch.setenv(own, KEY)
