@@ -17,7 +17,7 @@ from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.sam import SamRefiner
 from explainvad.bundle import read_bundle, write_bundle
 from explainvad.config import InspectionConfig, RegionsConfig, parse_config
-from explainvad.describing import model_describer, recorded_describer
+from explainvad.describing import forget_answers, run_describer
 from explainvad.detection.profiles import restore_ensemble
 from explainvad.errors import NotFittedError, UnreadableImageError, UsageError
 from explainvad.explaining import METHODS, explain
@@ -165,37 +165,36 @@ class Inspector:
         refiner = self._refiner(config)
         card = replace(self.card(config), outlines=refiner.describe() if refiner else None)
         cells = cells_of([file.file for file in files], config.group_by, self.calibrator.cells)
+        describer = run_describer(config, info.part, run_dir, progress)
         start = RunStart(
             lot=info,
             files=tuple((file.image_id, file.file) for file in files),
             model=card,
             config=config.model_dump(mode="json", exclude={"model", "device"})
-            | {"regions": recorded_regions(config.regions, refiner), "describer": recorded_describer(config.describer)},
+            | {"regions": recorded_regions(config.regions, refiner), "describer": describer.recorded},
             software=f"explainvad {version('explainvad')}",
             versions=versions(),
             platform=f"{platform.system()} {platform.machine()}",
         )
-        describer = model_describer(config, info.part, run_dir, progress)
         with Run.open(run_dir, start) as run:
             if not run.finished:
                 for line in card.fallbacks:
                     run.fallback(line)
-                inspector = self._for_lot(files, describer)
+                inspector = self._for_lot(files, describer.model)
                 todo = [pair for pair in zip(files, cells, strict=True) if pair[0].image_id not in run.done]
                 seen = {r.sha256: r for r in run.done.values() if r.verdict is not None}
                 for (file, cell), read in admitted(todo, root, info.mm_per_pixel, self.ensemble):
                     run.add(*inspector._inspect_file(file, cell, read, seen, config))
                     if progress:
                         progress("inspecting", len(run.done), len(files))
-                for line in describer.fallbacks(run.done.values()) if describer else ():
+                for line in describer.model.fallbacks(run.done.values()) if describer.model else ():
                     run.fallback(line)
                 for line in failed(run.done.values()):
                     run.fallback(line)
             summary = summarise(list(run.done.values()), card.calibration, config.q, config.confidence)
             few = self.split.scheme == LEAVE_ONE_OUT
             finish(run, info.lot_id, summary, self.calibrator, self.path, self.model_id, few)
-        if describer:
-            describer.forget()
+        forget_answers(run_dir)
         return load_report(run_dir)
 
     def _for_lot(self, files: Sequence[LotFile], describer: ModelDescriber | None) -> Inspector:

@@ -138,7 +138,7 @@ def arms(config: InspectionConfig) -> tuple[Arm, ...]:
     settings = config.describer
     if settings.use == "measured":
         return baselines
-    respondent = RESPONDENTS[settings.use](settings, config.seed, config.device)
+    respondent = RESPONDENTS[settings.use](config, None)
 
     def asking(arm: str) -> ModelArm:
         return ModelArm(

@@ -30,6 +30,7 @@ from tiny_chat_server import (
 )
 
 from explainvad.config import DescriberConfig
+from explainvad.describing import forget_answers
 from explainvad.errors import ConfigError
 from explainvad.explanation.describers import chat_server
 from explainvad.explanation.describers.endpoint import Endpoint
@@ -304,5 +305,5 @@ class TestStore:
             model = describer(endpoint(server.url), tmp_path / "answers")
             model.describe(part_image(), findings(), reference_picture())
             assert len(list((tmp_path / "answers").iterdir())) == 1
-            model.forget()
+            forget_answers(tmp_path)
             assert not (tmp_path / "answers").exists()

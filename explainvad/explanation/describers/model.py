@@ -125,10 +125,6 @@ class ModelDescriber:
             lines.append(f"describer {self.label}: {n} {of} for {len(rest)} other reasons, beside them")
         return tuple(lines)
 
-    def forget(self) -> None:
-        """Drop the kept answers: what they became is in the record."""
-        self._store.clear()
-
     def _answer(
         self,
         image: InspectionImage,

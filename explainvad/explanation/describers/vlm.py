@@ -20,6 +20,7 @@ from explainvad.explanation.describers.asking import (
 )
 from explainvad.explanation.describers.grammar import GrammarError, SchemaGrammar, token_table
 from explainvad.explanation.describers.loading import LocalModel, load_model
+from explainvad.explanation.describers.model_folder import FoundModel
 from explainvad.explanation.describers.prompt import cleaned_name
 
 
@@ -35,21 +36,21 @@ class VisionLanguageModel:
         try:
             self._tokens = token_table(tokenizer, model.network.get_output_embeddings().weight.shape[0])
         except GrammarError as error:
-            raise WeightsError(f"{model.name}: {error}. Use another model, or describe by an endpoint") from error
+            raise WeightsError(f"{model.found.name}: {error}. Use another model, or describe by an endpoint") from error
         self._generation = _generation(config, tokenizer)
         # A checkpoint's own settings, such as a repetition penalty, would be followed unseen
         model.network.generation_config = self._generation
         self._special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()})
-        self.label = f"vlm {model.name}"
+        self.label = f"vlm {model.found.name}"
         decoding = "greedy" if config.temperature == 0 else f"temperature {config.temperature:g}"
-        self.author = f"{self.label} ({model.weights}; {model.setting}); {decoding}, seed {seed}"
-        asked = (model.name, model.weights, model.setting, config.temperature, config.max_new_tokens, seed)
+        self.author = f"{self.label} ({model.found.shown}; {model.setting}); {decoding}, seed {seed}"
+        asked = (model.found.name, model.found.weights, model.setting, config.temperature, config.max_new_tokens, seed)
         self.identity = json.dumps(["vlm", *asked])
 
     @classmethod
-    def load(cls, config: DescriberConfig, seed: int, device: str) -> VisionLanguageModel:
-        """Load the configured model. Raises WeightsError."""
-        return cls(load_model(config, device), config, seed)
+    def load(cls, found: FoundModel, config: DescriberConfig, seed: int, device: str) -> VisionLanguageModel:
+        """Load the configured model, which was ``found``. Raises WeightsError."""
+        return cls(load_model(found, config.quantization, device), config, seed)
 
     def unavailable(self) -> str | None:
         """A model that was loaded can be asked."""
