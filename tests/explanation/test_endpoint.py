@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import json
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,27 @@ class TestFaults:
         assert model.fallbacks([]) == (f"describer {model.label}: {model.unavailable}",)
         (finding,) = model.describe(part_image(), findings(), reference_picture())
         assert finding.sentences[0].author == f"{MEASURED} ({model.label}: {model.unavailable})"
+
+    @pytest.mark.parametrize("answering", [False, True])
+    def test_the_deadline_holds_over_all_addresses_of_a_server(
+        self, monkeypatch: pytest.MonkeyPatch, answering: bool
+    ) -> None:
+        """Four addresses that swallow every call, and perhaps one that answers."""
+        with serving(answers()) as server, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            port = int(server.url.split(":")[2].removesuffix("/v1"))
+            waiting = [socket.socket() for _ in range(2)]  # whoever comes after them is let wait for ever
+            for caller in waiting:
+                caller.setblocking(False)
+                caller.connect_ex(full.getsockname())
+            kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+            found = [(*kind, full.getsockname())] * 4 + [(*kind, ("127.0.0.1", port))] * answering
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+            begin = time.monotonic()
+            reason = chat_server.ChatServer(server.url, None, 0).reach(1.0)
+            assert time.monotonic() - begin < 1.5
+            assert reason == (None if answering else "no answer in time")
+            for caller in waiting:
+                caller.close()
 
     def test_one_that_keeps_failing_is_left_alone(self) -> None:
         with serving(failing(400)) as server:
