@@ -99,11 +99,12 @@ def evaluate_dataset(
     """
     dataset = load_dataset(root)
     config = config or InspectionConfig()
-    words = TextEvaluation(arms(config), config.seed) if text else None
     fitting: Sequence[Path] = ()
     if model is not None:
         inspector, fitted_on = Inspector.load(model, config.device), f"fitted before ({model.name})"
-    else:
+        config = config.model_copy(update={"seed": inspector.config.seed})
+    words = TextEvaluation(arms(config), config.seed) if text else None  # no fit for a describer that cannot be used
+    if model is None:
         fitting = dataset.train or _for_fitting(dataset, group, config.seed)
         inspector = Inspector.fit(fitting, config=config, group=group, progress=progress)
         fitted_on = f"fitted on {len(fitting)} good images"

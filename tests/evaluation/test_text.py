@@ -20,6 +20,7 @@ from test_evaluate import N_FOREIGN, N_RUSTY, write_dataset
 from tiny_chat_server import answers, serving
 from tiny_parts import CONFIG_TOML
 
+from explainvad import Inspector
 from explainvad.config import DescriberConfig, InspectionConfig
 from explainvad.evaluation import evaluate
 from explainvad.evaluation.text import MEASURES, TextEvaluation
@@ -358,7 +359,9 @@ def test_a_data_set_is_evaluated_with_its_text(model: Path, tmp_path: Path, monk
     root = write_dataset(tmp_path / "discs", n_good=2)
     settings = tmp_path / "explainvad.toml"
     settings.write_text(CONFIG_TOML)
-    out = tmp_path / "out"
+    out, seeded = tmp_path / "out", Inspector.load(model, "cpu")
+    seeded.config = seeded.config.model_copy(update={"seed": 9})
+    model = seeded.save(tmp_path / "seeded.evad")
     done = explainvad(
         "evaluate", root, "--out", out, "--model", model, "--text", "--config", settings, "--device", "cpu"
     )
@@ -369,6 +372,7 @@ def test_a_data_set_is_evaluated_with_its_text(model: Path, tmp_path: Path, monk
 
     results = json.loads((out / "text.json").read_text("utf-8"), parse_constant=refuse)
     assert (results["dataset"], results["describer"]) == ("discs", {"use": "measured"})
+    assert (results["seed"], results["arms"]["random"]["author"]) == (9, "words drawn at random, seed 9")  # the model's
     assert 0 < results["n_defects"] <= N_RUSTY  # the foreign parts have no masks
     assert results["n_images"] <= N_RUSTY + N_FOREIGN + 2
     measured, fixed = (results["arms"][name]["measures"] for name in ("measured", "fixed"))

@@ -10,6 +10,7 @@ from described_regions import findings, part_image, reference_picture
 from region_examples import make_facts, random_facts
 
 from explainvad.explanation.colour import NO_BASELINE, SAME_BRIGHTNESS
+from explainvad.explanation.describers import prompt
 from explainvad.explanation.describers.answer import (
     DEFECT_TYPES,
     SEVERITIES,
@@ -23,7 +24,8 @@ from explainvad.explanation.describers.answer import (
 from explainvad.explanation.describers.asking import InvalidAnswerError
 from explainvad.explanation.describers.checking import brightness_word, checked_sentences, size_word
 from explainvad.explanation.describers.pictures import MARK, region_pictures
-from explainvad.explanation.describers.prompt import UNNAMED, cleaned_name, prompt_hash, region_question
+from explainvad.explanation.describers.prompt import UNNAMED, cleaned_name, region_question
+from explainvad.explanation.describers.prompt_hash import prompt_hash
 from explainvad.types import ClaimStatus, RegionFacts
 
 TOKENS = ("<image>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "<end_of_turn>", "IMG")
@@ -89,6 +91,27 @@ class TestQuestions:
         assert '"brightness": "darker"' not in str(blind.parts[-1]) and "Measured facts" not in str(blind.parts)
         assert prompt_hash("informed") != prompt_hash("blind")
         assert informed.digest("a") != blind.digest("a") != blind.digest("b")
+
+    @pytest.mark.parametrize("arm", ["informed", "blind"])
+    def test_the_hash_of_a_prompt_stands_for_all_that_is_asked(self, arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def anew() -> str:
+            prompt_hash.cache_clear()
+            return prompt_hash(arm)
+
+        usual, hashes = anew(), set()
+        for name in ("SYSTEM", "_PART", "_PICTURE_A", "_PICTURE_B", "_PICTURE_C", "_PICTURE_D", "_TASK", "_AGAIN"):
+            with monkeypatch.context() as patch:
+                patch.setattr(prompt, name, getattr(prompt, name) + " Look twice.")
+                hashes.add(anew())
+        told = prompt.told_facts
+        with monkeypatch.context() as patch:  # a fact more, and one that is rounded otherwise
+            patch.setattr(prompt, "told_facts", lambda facts: told(facts) | {"solidity": facts.solidity})
+            more = anew()
+            patch.setattr(prompt, "told_facts", lambda facts: told(facts) | {"delta_e": round(facts.delta_e, 3)})
+            rounded = anew()
+        assert len(hashes | {usual}) == 9
+        assert len({usual, more, rounded}) == (3 if arm == "informed" else 1)
+        assert anew() == usual
 
     def test_every_part_of_a_question_is_in_its_digest(self) -> None:
         (finding,) = findings()

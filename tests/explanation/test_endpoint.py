@@ -258,6 +258,14 @@ class TestFaults:
         assert len(server.requests) == 5
         assert "not asked any more after 5 failures in a row" in found[-1].sentences[0].author
 
+    def test_one_that_answers_wrongly_now_and_then_is_not(self) -> None:
+        """Four failures, an answer that was cut off twice, four failures again: never five in a row."""
+        four = (failing(400),) * 4
+        with serving(*four, answers(finished="length"), answers(finished="length"), *four, answers()) as server:
+            found = described(server.url, 10, {"at_once": 1})
+        assert len(server.requests) == 11
+        assert found[-1].sentences[-1].author.startswith("endpoint tiny")
+
     def test_the_time_for_a_lot_ends(self) -> None:
         def slow(handler: Any, body: dict[str, Any]) -> None:
             time.sleep(0.3)

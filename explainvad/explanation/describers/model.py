@@ -20,7 +20,8 @@ from explainvad.explanation.describers.asking import (
 )
 from explainvad.explanation.describers.checking import checked_sentences
 from explainvad.explanation.describers.pictures import region_pictures
-from explainvad.explanation.describers.prompt import UNNAMED, prompt_hash, region_question
+from explainvad.explanation.describers.prompt import UNNAMED, region_question
+from explainvad.explanation.describers.prompt_hash import prompt_hash
 from explainvad.explanation.describers.store import AnswerStore
 from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.types import Finding, ImageRecord, InspectionImage, Progress
@@ -170,10 +171,9 @@ class ModelDescriber:
             raise NoAnswerError(f"the time for descriptions ({self._budget} a lot) was used up")
         try:
             text = self._respondent.answer(question, seconds)
-        except InvalidAnswerError:
-            raise
-        except NoAnswerError:
-            self._failed_in_a_row += 1
+        except NoAnswerError as error:
+            # One that answers, if only wrongly, is there
+            self._failed_in_a_row = 0 if isinstance(error, InvalidAnswerError) else self._failed_in_a_row + 1
             raise
         self._failed_in_a_row = 0
         return text
