@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainvad.attribution.references import ReferenceGallery
-from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.describers.model import ModelDescriber
-from explainvad.explanation.facts import measure
+from explainvad.explanation.findings import measured_finding
 from explainvad.explanation.part import part_mask
-from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.lot import LotFile
 from explainvad.types import (
     Finding,
@@ -91,19 +89,13 @@ def describe(
 
     ``model`` adds sentences of its own; it is shown the picture of the nearest ``reference`` (JPEG bytes).
     """
-    describer = MeasuredDescriber()
     part = part_mask(image) if regions else None
     anomalous = np.zeros((image.height, image.width), dtype=np.bool_)
     for region in regions:
         anomalous |= region.mask.to_array()
-    findings = []
-    for region in regions:
-        facts = measure(image, region, part_mask=part, exclude=anomalous)
-        sentences = describer.describe(image, region, facts)
-        checked = tuple(check_sentence(text, describer.author, facts) for text in sentences)
-        findings.append(Finding(region, facts, checked))
+    findings = tuple(measured_finding(image, region, part, anomalous) for region in regions)
     if model is None or not findings:
-        return tuple(findings)
+        return findings
     return model.describe(image, findings, reference)
 
 

@@ -30,9 +30,10 @@ from explainvad.evaluation.text_metrics import (
     reports_difference,
     votes,
 )
-from explainvad.evaluation.text_trials import erased, finding, frame_box, moved_region, touched
+from explainvad.evaluation.text_trials import erased, frame_box, moved_region, touched
 from explainvad.explanation.describers.answer import VOCABULARIES
 from explainvad.explanation.describers.asking import REASON_LENGTH, NoAnswerError, one_line
+from explainvad.explanation.findings import measured_finding
 from explainvad.explanation.part import part_mask
 from explainvad.types import ClaimStatus, Finding, InspectionImage
 
@@ -118,7 +119,7 @@ class TextEvaluation:
                 if defect.any():
                     by_truth = place_ratios(defect.astype(np.float64), frame)
                     without = erased(image, defect | mask, reference)
-                    healed = Marked(without, finding(without, found.region, part, regions), ids, reference)
+                    healed = Marked(without, measured_finding(without, found.region, part, regions), ids, reference)
             self._n.update(regions=1, moved=moved is not None, defects=healed is not None)
 
             marked = Marked(image, found, ids, reference)
@@ -164,7 +165,7 @@ class TextEvaluation:
         region = moved_region(found.region, cells, anomalous, part, (self._seed, about))
         if region is None:
             return None
-        there = finding(image, region, part, anomalous)
+        there = measured_finding(image, region, part, anomalous)
         new_cells = frozenset({there.facts.place, *there.facts.cells} - set(cells))
         return _Moved(Marked(image, there, ids, reference), new_cells)
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from explainvad.config import InspectionConfig
 from explainvad.describing import RESPONDENTS
-from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.describers.answer import UNDETERMINED, VOCABULARIES, Answer
 from explainvad.explanation.describers.checking import brightness_word, checked_sentences, size_word
 from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.explanation.describers.store import AnswerStore
+from explainvad.explanation.findings import measured_sentences
 from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.types import Finding, InspectionImage, Sentence
 
@@ -84,8 +84,7 @@ class Measured:
             "defect_type": UNDETERMINED,
             "severity": UNDETERMINED,
         }
-        texts = MeasuredDescriber().describe(marked.image, marked.finding.region, facts)
-        return Said(words, tuple(check_sentence(text, self.author, facts) for text in texts))
+        return Said(words, measured_sentences(marked.image, marked.finding.region, facts))
 
 
 class Random:
@@ -95,13 +94,15 @@ class Random:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self._about: tuple[Marked | None, int] = (None, 0)  # what was shown last, and its hash
         self.author = f"words drawn at random, seed {seed}"
 
     def say(self, marked: Marked, sample: int = 0) -> Said:
         """Words that depend on the seed, the picture, the mark and the number of the sample."""
-        place = ",".join(map(str, marked.finding.region.xyxy)).encode()
-        about = zlib.crc32(place, zlib.crc32(marked.image.pixels.tobytes()))
-        rng = np.random.default_rng([self._seed, about, sample])
+        if self._about[0] is not marked:  # as it is from sample to sample
+            place = ",".join(map(str, marked.finding.region.xyxy)).encode()
+            self._about = marked, zlib.crc32(place, zlib.crc32(marked.image.pixels.tobytes()))
+        rng = np.random.default_rng([self._seed, self._about[1], sample])
         words = {field: str(rng.choice([*known, UNDETERMINED])) for field, known in VOCABULARIES.items()}
         return _said(words, _UNREAD, marked, self.author)
 

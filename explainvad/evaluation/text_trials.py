@@ -11,26 +11,15 @@ from PIL import Image
 from scipy import ndimage
 
 from explainvad.evaluation.faithfulness import paste
-from explainvad.explanation.claims import check_sentence
-from explainvad.explanation.facts import frame_of, measure
+from explainvad.explanation.facts import frame_of
 from explainvad.explanation.place import locate
-from explainvad.explanation.sentences import MeasuredDescriber
-from explainvad.types import XYXY, Finding, InspectionImage, Mask, Region
+from explainvad.types import XYXY, InspectionImage, Mask, Region
 
 GRID = 24  # places a side that are tried for a normal patch
 TRIES = 50  # of these, at most, are asked for their cell: a large region makes that slow
 GAP = 3  # px between a normal patch and anything anomalous, and around what is erased
 
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=np.bool_)
-
-
-def finding(
-    image: InspectionImage, region: Region, part: NDArray[np.bool_] | None, exclude: NDArray[np.bool_]
-) -> Finding:
-    """Measure a region and say it in measured sentences; ``part`` and ``exclude`` as of facts.measure."""
-    facts = measure(image, region, part_mask=part, exclude=exclude)
-    texts = MeasuredDescriber().describe(image, region, facts)
-    return Finding(region, facts, tuple(check_sentence(text, MeasuredDescriber.author, facts) for text in texts))
 
 
 def frame_box(mask: NDArray[np.bool_], part: NDArray[np.bool_] | None) -> XYXY:

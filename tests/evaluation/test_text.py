@@ -22,7 +22,7 @@ from tiny_parts import CONFIG_TOML
 
 from explainvad import Inspector
 from explainvad.config import DescriberConfig, InspectionConfig
-from explainvad.evaluation import evaluate
+from explainvad.evaluation import evaluate, text_arms
 from explainvad.evaluation.text import MEASURES, TextEvaluation
 from explainvad.evaluation.text_arms import FIXED_SENTENCE, FIXED_WORDS, N_SAMPLES, Arm, Marked, Said, arms
 from explainvad.evaluation.text_metrics import (
@@ -35,10 +35,11 @@ from explainvad.evaluation.text_metrics import (
     votes,
 )
 from explainvad.evaluation.text_tables import as_csv, console, markdown, write_text
-from explainvad.evaluation.text_trials import GAP, erased, finding, moved_region, touched
+from explainvad.evaluation.text_trials import GAP, erased, moved_region, touched
 from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.describers.answer import UNDETERMINED
 from explainvad.explanation.describers.asking import NoAnswerError
+from explainvad.explanation.findings import measured_finding
 from explainvad.explanation.place import PLACES
 from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.types import (
@@ -79,7 +80,7 @@ def region(mask: NDArray[np.bool_]) -> Region:
 
 
 def found(image: InspectionImage, mask: NDArray[np.bool_]) -> Finding:
-    return finding(image, region(mask), None, mask)
+    return measured_finding(image, region(mask), None, mask)
 
 
 def jpeg(image: InspectionImage) -> bytes:
@@ -302,6 +303,18 @@ class TestEvaluation:
         assert 1 / N_SAMPLES <= samples["vote_share"]["estimate"] < 0.7
         assert 1 < samples["entropy_bits"]["estimate"] <= samples["largest_entropy_bits"] == np.log2(N_SAMPLES)
         assert results["arms"]["measured"]["samples"] == {}
+
+    def test_random_words_look_at_a_picture_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hashed: list[int] = []
+        crc32 = text_arms.zlib.crc32
+        monkeypatch.setattr(text_arms.zlib, "crc32", lambda data, *at: (hashed.append(len(data)), crc32(data, *at))[1])
+        image, arm = picture(spot("centre")), text_arms.Random(0)
+        one, other = (Marked(image, found(image, spot(place)), ("R1",), b"") for place in ("centre", "upper left"))
+        drawn = [arm.say(one, sample).words for sample in range(N_SAMPLES)]
+        assert hashed.count(image.pixels.nbytes) == 1
+        assert drawn[0] != drawn[1]
+        assert drawn[0] != arm.say(other).words
+        assert drawn[0] == arm.say(one).words
 
     def test_the_same_seed_gives_the_same_results(self) -> None:
         one, two = (collected(arms(InspectionConfig(seed=3)), 3) for _ in range(2))

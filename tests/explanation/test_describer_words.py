@@ -9,8 +9,9 @@ import pytest
 from described_regions import findings, part_image, reference_picture
 from region_examples import make_facts, random_facts
 
+from explainvad.explanation.claims import verify
 from explainvad.explanation.colour import NO_BASELINE, SAME_BRIGHTNESS
-from explainvad.explanation.describers import prompt
+from explainvad.explanation.describers import checking, prompt
 from explainvad.explanation.describers.answer import (
     DEFECT_TYPES,
     SEVERITIES,
@@ -190,6 +191,14 @@ class TestChecking:
                 assert status(make_facts(), **{name: word}) is ClaimStatus.UNVERIFIABLE
         facts = make_facts(baseline=NO_BASELINE, brightness=SAME_BRIGHTNESS)
         assert status(facts, brightness="darker") is ClaimStatus.UNVERIFIABLE
+
+    def test_what_is_said_twice_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read: list[str] = []
+        monkeypatch.setattr(
+            checking, "verify", lambda text, author, facts: (read.append(text), verify(text, author, facts))[1]
+        )
+        sentences = checked_sentences(answer(), make_facts(), "m", None)
+        assert (read, [s.text for s in sentences]) == (["Something is seen."], ["Something is seen."])
 
     def test_a_true_word_is_not_struck_through_with_a_false_one(self) -> None:
         sentences = checked_sentences(answer(location="upper left", brightness="brighter"), make_facts(), "m", "echo")

@@ -23,8 +23,9 @@ def checked_sentences(answer: Answer, facts: RegionFacts, author: str, echo: str
 
     ``echo`` is the author of sentences that only repeat facts; None where the model was told none.
     """
-    # Models like to say a thing twice
-    told = {s.text: s for text in (answer.visual_evidence, answer.comparison) for s in verify(text, author, facts)}
+    # Models like to say a thing twice, and all of it or a sentence
+    texts = dict.fromkeys((answer.visual_evidence, answer.comparison))
+    told = {s.text: s for text in texts for s in verify(text, author, facts)}
     return tuple(_authored(sentence, echo) for sentence in (*told.values(), *_chosen(answer, facts, author)))
 
 
