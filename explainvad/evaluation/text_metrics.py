@@ -15,15 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explainvad.explanation.colour import NO_BASELINE
-from explainvad.explanation.describers.answer import UNDETERMINED
+from explainvad.explanation.describers.answer import SAME, UNDETERMINED
 from explainvad.explanation.place import PLACES
-from explainvad.explanation.reading import DEFECT_NOUN, clauses, negated, plain
+from explainvad.explanation.reading import DEFECT_NOUN, clauses, negated, plain, supposed
 from explainvad.types import XYXY, ClaimStatus, RegionFacts, Sentence
 
 CONFIDENCE, N_RESAMPLES = 0.95, 1000
 NO_DEFECT = ("none visible", UNDETERMINED)  # the words of a defect type that name none
 
 _DEFECT = re.compile(rf"\b{DEFECT_NOUN}(?:s|es|ed|ing)?\b")
+_OF_REFERENCE = re.compile(
+    r"\W*(?:(?:in|on) )?(?:the )?(?:reference|(?:normal|nominal) (?:part|picture)|picture [ad])\b"
+)
 _FACT_OF = {  # kind of a claim -> the fact that it speaks of
     **dict.fromkeys(("place", "clock", "radial zone"), "place"),
     **dict.fromkeys(("size", "area", "area share"), "size"),
@@ -54,26 +57,34 @@ def place_ratios(mass: NDArray[np.floating[Any]], frame: XYXY) -> dict[str, floa
 
 
 def names_defect(words: Mapping[str, str], sentences: Sequence[Sentence]) -> bool:
-    """Whether a defect is asserted: by the chosen defect type, or by a word such as "scratch" that is not denied."""
+    """Whether a defect is asserted: by the chosen defect type, or by a word such as "scratch".
+
+    Not by one that is denied, merely supposed, or said of the reference.
+    """
     if words.get("defect_type", UNDETERMINED) not in NO_DEFECT:
         return True
     for sentence in sentences:
         reading = plain(sentence.text)
         for clause in clauses(reading):
             said = reading[clause.start : clause.stop]
+            if supposed(said) or _OF_REFERENCE.match(said):
+                continue
             if any(negated(said, match.start()) is False for match in _DEFECT.finditer(said)):
                 return True
     return False
 
 
 def reports_difference(words: Mapping[str, str], sentences: Sequence[Sentence]) -> bool:
-    """Whether the region is said to be darker, brighter or of another colour than what is around it."""
-    coloured = (
-        claim.kind == "colour" and not claim.stated.startswith("denied:")
+    """Whether the region is said to be darker, brighter or of another colour than what is around it.
+
+    By the chosen word, or by a claim of any sentence that is not a denial: whether it is true does not matter here.
+    """
+    claimed = (
+        claim.kind in ("brightness", "colour") and claim.stated != SAME and not claim.stated.startswith("denied:")
         for sentence in sentences
         for claim in sentence.claims
     )
-    return words.get("brightness") in ("darker", "brighter") or any(coloured)
+    return words.get("brightness") in ("darker", "brighter") or any(claimed)
 
 
 def coverage(sentences: Sequence[Sentence], facts: RegionFacts) -> float:

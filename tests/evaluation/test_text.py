@@ -37,8 +37,11 @@ from explainvad.evaluation.text_metrics import (
 from explainvad.evaluation.text_tables import as_csv, console, markdown, write_text
 from explainvad.evaluation.text_trials import GAP, erased, moved_region, touched
 from explainvad.explanation.claims import check_sentence
-from explainvad.explanation.describers.answer import UNDETERMINED
+from explainvad.explanation.colour import NO_BASELINE, SAME_BRIGHTNESS
+from explainvad.explanation.describers.answer import UNDETERMINED, Answer
 from explainvad.explanation.describers.asking import NoAnswerError
+from explainvad.explanation.describers.checking import checked_sentences
+from explainvad.explanation.describers.prompt import told_facts
 from explainvad.explanation.findings import measured_finding
 from explainvad.explanation.place import PLACES
 from explainvad.explanation.sentences import MeasuredDescriber
@@ -51,6 +54,7 @@ from explainvad.types import (
     Sentence,
 )
 
+CHOSEN = {"visual_evidence": "Look.", "comparison": "Look.", "region_id": "R1", **FIXED_WORDS}
 H, W = 90, 120
 SPOTS = {"upper left": (8, 10), "lower right": (70, 95), "centre": (40, 55), "upper right": (6, 100)}  # row, column
 DARK = 60  # grey levels that a spot is darker by
@@ -137,6 +141,13 @@ class TestMeasures:
             ("The region shows no dent.", "none visible", False),
             ("The region is darker.", "crack", True),
             ("The region is not darker, but there is a stain.", UNDETERMINED, True),
+            ("There may be a scratch.", UNDETERMINED, False),
+            ("The region is darker, possibly a stain.", UNDETERMINED, False),
+            ("The mark could be a dent, but there is a crack.", UNDETERMINED, True),
+            ("Is it a scratch?", UNDETERMINED, False),
+            ("The reference shows a scratch.", UNDETERMINED, False),
+            ("In picture D there is a dent.", UNDETERMINED, False),
+            ("A scratch is visible that the reference does not have.", UNDETERMINED, True),
         ],
     )
     def test_a_defect_is_named_unless_it_is_denied(self, text: str, kind: str, named: bool) -> None:
@@ -147,6 +158,21 @@ class TestMeasures:
         assert not reports_difference({"brightness": "same"}, (sentence("The region is not redder than before."),))
         assert reports_difference({"brightness": "same"}, (sentence("It is redder than its surroundings."),))
         assert not reports_difference({"brightness": UNDETERMINED}, ())
+        assert reports_difference({"brightness": UNDETERMINED}, (sentence("It is darker than its surroundings."),))
+        assert reports_difference({}, (sentence("It is brighter than its surroundings."),))  # though it is not
+        assert not reports_difference({}, (sentence("It is not darker than its surroundings."),))
+        facts = found(picture(spot("upper left")), spot("upper left")).facts
+        for word, reported in (("same", False), (UNDETERMINED, False), ("brighter", True)):
+            chosen = checked_sentences(Answer(**CHOSEN | {"brightness": word}), facts, "test", None)
+            assert reports_difference({}, chosen) is reported
+
+    def test_nothing_to_compare_with_is_no_measured_sameness(self) -> None:
+        image, mask = picture(spot("centre")), spot("centre")
+        facts = replace(found(image, mask).facts, baseline=NO_BASELINE, brightness=SAME_BRIGHTNESS)
+        marked = Marked(image, Finding(region(mask), facts, ()), ("R1",), b"")
+        assert text_arms.Measured().say(marked).words["brightness"] == UNDETERMINED
+        told = told_facts(facts)
+        assert told["brightness"] == UNDETERMINED and not {"delta_e", "noise_delta_e"} & told.keys()
 
     def test_coverage_counts_facts_that_a_supported_claim_speaks_of(self) -> None:
         facts = replace(found(picture(spot("upper left")), spot("upper left")).facts, orientation_deg=None, colour=None)

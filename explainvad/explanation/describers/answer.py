@@ -14,7 +14,8 @@ from explainvad.explanation.place import PLACES
 
 UNDETERMINED = "undetermined"
 SIZES = ("tiny", "small", "medium", "large")
-BRIGHTNESSES = ("darker", "brighter", "same")
+SAME = "same"
+BRIGHTNESSES = ("darker", "brighter", SAME)
 DEFECT_TYPES = (
     *("scratch", "crack", "dent", "hole", "stain", "contamination", "missing part", "misplaced part"),
     *("broken edge", "colour change", "deformation", "other", "none visible"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from explainvad.explanation.bands import BANDS
 from explainvad.explanation.claims import verify
 from explainvad.explanation.colour import BRIGHTER, DARKER, NO_BASELINE
-from explainvad.explanation.describers.answer import SIZES, UNDETERMINED, Answer
+from explainvad.explanation.describers.answer import SAME, SIZES, UNDETERMINED, Answer
 from explainvad.types import Claim, ClaimStatus, RegionFacts, Sentence
 
 _LABELS = {
@@ -35,8 +35,10 @@ def size_word(facts: RegionFacts) -> str:
 
 
 def brightness_word(facts: RegionFacts) -> str:
-    """The measured brightness in one of the words that a model chooses from."""
-    return {DARKER: "darker", BRIGHTER: "brighter"}.get(facts.brightness, "same")
+    """The measured brightness in one of the words that a model chooses from; undetermined with nothing to compare."""
+    if facts.baseline == NO_BASELINE:
+        return UNDETERMINED
+    return {DARKER: "darker", BRIGHTER: "brighter"}.get(facts.brightness, SAME)
 
 
 def _authored(sentence: Sentence, echo: str | None) -> Sentence:

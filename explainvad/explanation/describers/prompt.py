@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from explainvad.explanation.bands import BANDS
+from explainvad.explanation.colour import NO_BASELINE
 from explainvad.explanation.describers.answer import json_schema
 from explainvad.explanation.describers.asking import Question
 from explainvad.explanation.describers.checking import brightness_word, size_word
@@ -101,6 +102,7 @@ def region_question(
 
 def told_facts(facts: RegionFacts) -> dict[str, Any]:
     """What the informed arm is told: the measurements, in the words that it is to choose from."""
+    compared = facts.baseline != NO_BASELINE  # else the differences are no measurements
     told = {
         "location": facts.place,
         "reaches_into": list(facts.cells),
@@ -118,7 +120,7 @@ def told_facts(facts: RegionFacts) -> dict[str, Any]:
         "brightness": brightness_word(facts),
         "colour": facts.colour,
         "compared_with": facts.baseline,
-        "delta_e": round(facts.delta_e, 1),
-        "noise_delta_e": round(facts.noise_delta_e, 1),
+        "delta_e": round(facts.delta_e, 1) if compared else None,
+        "noise_delta_e": round(facts.noise_delta_e, 1) if compared else None,
     }
     return {name: value for name, value in told.items() if value is not None}
