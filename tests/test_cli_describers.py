@@ -152,6 +152,13 @@ def test_a_local_model_describes(lot: Path, model: Path) -> None:
     assert recorded["model"] == "tiny-vlm" and "transformers" in start["versions"]
     (shown,) = {s["author"].split("sha256 ")[1][:12] for s in said}
     assert re.fullmatch(f"weights sha256 {shown}[0-9a-f]{{52}}", recorded["weights"])
+    report = json.loads((lot.parent / "run" / "report.json").read_text())
+    told = [finding["word_probabilities"] for record in report["records"] for finding in record["findings"]]
+    assert any(told)
+    for words in filter(None, told):
+        assert set(words) == {"location", "brightness", "shape", "size", "defect_type", "severity"}
+        assert all(0 < word["raw"] < word["masked"] <= 1 for word in words.values())
+    assert told == [f["word_probabilities"] for r in ledger(lot.parent / "run") for f in r["body"].get("findings", ())]
 
 
 def test_a_run_goes_on_with_the_same_weights_only_and_once_finished_with_none(

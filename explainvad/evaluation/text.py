@@ -30,6 +30,7 @@ from explainvad.evaluation.text_metrics import (
     reports_difference,
     votes,
 )
+from explainvad.evaluation.text_probabilities import ProbabilityFigures
 from explainvad.evaluation.text_trials import erased, frame_box, moved_region, touched
 from explainvad.explanation.describers.answer import VOCABULARIES
 from explainvad.explanation.describers.asking import REASON_LENGTH, NoAnswerError, one_line
@@ -80,6 +81,7 @@ class TextEvaluation:
             arm.name: defaultdict(list) for arm in self._arms
         }
         self._votes: dict[str, dict[str, _Values]] = {arm.name: defaultdict(list) for arm in self._arms}
+        self._probabilities = {arm.name: ProbabilityFigures() for arm in self._arms}
         self._unanswered: dict[str, Counter[str]] = {arm.name: Counter() for arm in self._arms}
 
     def add(
@@ -195,6 +197,8 @@ class TextEvaluation:
         self._values[name]["coverage"].append((number, told, 1))
         for kind, counts in claim_counts([s for said in drawn for s in said.sentences]).items():
             self._claims[name][kind].append((number, counts))
+        for said in drawn:
+            self._probabilities[name].add(number, said.word_probabilities, found.facts)
         if len(drawn) >= N_SAMPLES:
             for field in VOCABULARIES:
                 share, entropy = votes([said.words[field] for said in drawn[:N_SAMPLES]])
@@ -258,6 +262,7 @@ class TextEvaluation:
                 }
                 for field, rows in self._votes[arm.name].items()
             },
+            "probabilities": self._probabilities[arm.name].results(self._seed),
             "unanswered": dict(self._unanswered[arm.name]),
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -22,7 +22,7 @@ from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.explanation.describers.store import AnswerStore
 from explainvad.explanation.findings import measured_sentences
 from explainvad.explanation.sentences import MeasuredDescriber
-from explainvad.types import Finding, InspectionImage, Sentence
+from explainvad.types import Finding, InspectionImage, Sentence, WordProbability
 
 N_SAMPLES = 5  # of a model that samples
 N_DRAWS = 100  # of the random words, which cost nothing: the floor should not depend on luck
@@ -50,10 +50,14 @@ class Marked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
-    """The words chosen for the closed fields, and all sentences, each checked against the measurements."""
+    """The words chosen for the closed fields, and all sentences, each checked against the measurements.
+
+    ``word_probabilities`` are those of the words, where a model tells them.
+    """
 
     words: Mapping[str, str]
     sentences: tuple[Sentence, ...]
+    word_probabilities: Mapping[str, WordProbability] = field(default_factory=dict)
 
 
 class Arm(Protocol):
@@ -103,7 +107,7 @@ class Random:
             place = ",".join(map(str, marked.finding.region.xyxy)).encode()
             self._about = marked, zlib.crc32(place, zlib.crc32(marked.image.pixels.tobytes()))
         rng = np.random.default_rng([self._seed, self._about[1], sample])
-        words = {field: str(rng.choice([*known, UNDETERMINED])) for field, known in VOCABULARIES.items()}
+        words = {name: str(rng.choice([*known, UNDETERMINED])) for name, known in VOCABULARIES.items()}
         return _said(words, _UNREAD, marked, self.author)
 
 
@@ -126,8 +130,9 @@ class ModelArm:
 
     def say(self, marked: Marked, sample: int = 0) -> Said:
         """What the model answers, asked again once where the answer is not valid."""
-        answer = self._describer.ask(marked.image, marked.finding, marked.ids, marked.reference, sample)
-        return _from_answer(answer, marked, self.author)
+        answered = self._describer.ask(marked.image, marked.finding, marked.ids, marked.reference, sample)
+        said = _from_answer(answered.answer, marked, self.author)
+        return replace(said, word_probabilities=answered.word_probabilities)
 
 
 def arms(config: InspectionConfig) -> tuple[Arm, ...]:
@@ -166,5 +171,4 @@ def _said(words: Mapping[str, str], text: str, marked: Marked, author: str) -> S
 
 
 def _from_answer(answer: Answer, marked: Marked, author: str) -> Said:
-    words = {field: str(getattr(answer, field)) for field in VOCABULARIES}
-    return Said(words, checked_sentences(answer, marked.finding.facts, author, None))
+    return Said(answer.words, checked_sentences(answer, marked.finding.facts, author, None))

@@ -45,6 +45,7 @@ from explainvad.types.records import (
     RegionFacts,
     Sentence,
     Verdict,
+    WordProbability,
 )
 from explainvad.types.reports import (
     JSON,
@@ -118,5 +119,6 @@ __all__ = [
     "ScorerCard",
     "Sentence",
     "Verdict",
+    "WordProbability",
     "WordRelevance",
 ]

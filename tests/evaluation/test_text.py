@@ -28,6 +28,7 @@ from explainvad.evaluation.text_arms import FIXED_SENTENCE, FIXED_WORDS, N_SAMPL
 from explainvad.evaluation.text_metrics import (
     claim_counts,
     coverage,
+    difference_interval,
     names_defect,
     place_ratios,
     ratio_interval,
@@ -52,6 +53,7 @@ from explainvad.types import (
     Mask,
     Region,
     Sentence,
+    WordProbability,
 )
 
 CHOSEN = {"visual_evidence": "Look.", "comparison": "Look.", "region_id": "R1", **FIXED_WORDS}
@@ -282,6 +284,24 @@ class _Scripted:
         return Said(words, ())
 
 
+class _Sure:
+    """Who chooses the right place and brightness or another one by turns, and tells ``when_right`` or 0.25 of it."""
+
+    author, samples, name = "a script", 1, "sure"
+
+    def __init__(self, when_right: float) -> None:
+        self._when_right, self._n = when_right, 0
+
+    def say(self, marked: Marked, sample: int = 0) -> Said:
+        facts, self._n = marked.finding.facts, self._n + 1
+        right = self._n % 2 == 0
+        words = {**FIXED_WORDS, "location": facts.place if right else "lower left", "size": UNDETERMINED}
+        words["brightness"] = "darker" if right else "brighter"
+        p = self._when_right if right else 0.25
+        told = {field: WordProbability(word, p / 2, p, 0.5, 1) for field, word in words.items() if field != "shape"}
+        return Said(words, (), told)
+
+
 class _Silent:
     name, author, samples = "silent", "nobody", 1
 
@@ -360,6 +380,33 @@ class TestEvaluation:
             assert "detector's uncertainty" not in markdown(results)  # of one image there are no groups
             assert of["agreement_map"]["estimate"] > 6 and (of["invented_defect"] is not None) is bool(moved)
 
+    def test_who_knows_when_it_is_right_shows_in_the_probabilities(self) -> None:
+        results = collected((_Sure(0.75),))
+        told = results["arms"]["sure"]["probabilities"]
+        assert list(told) == ["all fields", "location", "brightness"]  # neither "undetermined" nor opinions
+        assert (told["all fields"]["n"], told["location"]["n"]) == (8, 4)
+        every = told["all fields"]
+        assert 0 < every["n_agree"] < 8
+        assert [every["masked"][kind]["estimate"] for kind in ("agree", "disagree", "difference")] == [0.75, 0.25, 0.5]
+        assert [every["raw"][kind]["estimate"] for kind in ("agree", "disagree", "difference")] == [0.375, 0.125, 0.25]
+        assert every["masked"]["difference"]["lower"] == every["masked"]["difference"]["upper"] == 0.5
+        assert every["removed"]["estimate"] == 0.5
+        assert "| sure | location | masked | 0.75 [0.75, 0.75] | 0.25 [0.25, 0.25] | 0.50 [0.50, 0.50] |" in markdown(
+            results
+        )
+        equal = collected((_Sure(0.25),))["arms"]["sure"]["probabilities"]["all fields"]["masked"]
+        assert equal["difference"]["estimate"] == 0
+        assert collected((_Silent(),))["arms"]["silent"]["probabilities"] == {}
+        assert "removed by the grammar" not in markdown(collected((_Silent(),)))
+
+    def test_a_difference_is_resampled_together(self) -> None:
+        agree = [(image, float(image), 1.0) for image in range(6)]
+        disagree = [(image, image - 1.0, 1.0) for image in range(6)]
+        value = difference_interval(agree, disagree, 0)
+        assert value is not None and (value["estimate"], value["n_images"], value["n"]) == (1, 6, 12)
+        assert (value["lower"], value["upper"]) == pytest.approx((1, 1))  # apart, both would vary by more
+        assert difference_interval(agree, [], 0) is None
+
     def test_who_does_not_answer_is_counted_and_quoted_harmlessly(self, tmp_path: Path) -> None:
         results = collected((_Silent(),))
         assert results["arms"]["silent"]["unanswered"] == {"asleep |": 4}
@@ -391,6 +438,20 @@ def test_a_configured_model_has_both_arms(temperature: float) -> None:
         assert arm["measures"]["erased_defect"]["estimate"] == 1
         assert arm["claims"]["place"]["claims"]["contradicted"] == (N_SAMPLES if temperature else 1)
         assert set(arm["samples"]) == (set(FIXED_WORDS) if temperature else set())
+
+
+def test_a_local_model_tells_how_sure_it_was(tmp_path: Path) -> None:
+    from tiny_vlms import write_model
+
+    folder = write_model("qwen2_5_vl", tmp_path / "tiny")
+    settings = DescriberConfig(use="vlm", model=str(folder), picture_px=64)
+    config = InspectionConfig(seed=5, describer=settings, device="cpu")
+    results = collected(arms(config), places=("upper left",))
+    for name in ("informed", "blind"):
+        told = results["arms"][name]["probabilities"]
+        assert told["all fields"]["n"] >= 1 and set(told) <= {"all fields", "location", "brightness", "shape", "size"}
+        assert 0 < told["all fields"]["removed"]["estimate"] < 1
+    assert results["arms"]["random"]["probabilities"] == {}
 
 
 def test_a_data_set_is_evaluated_with_its_text(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -324,9 +324,14 @@ class TestStore:
         with serving(answers()) as server:
             described(server.url, folder=tmp_path / "answers")
             (kept,) = (tmp_path / "answers").iterdir()
-            kept.write_text(json.dumps({**GOOD, "shape": "<script>"}))
-            (finding,) = described(server.url, folder=tmp_path / "answers")
-        assert len(server.requests) == 2 and len(said(finding)) == 4
+            whole = json.loads(kept.read_text())
+            assert json.loads(whole["text"]) == GOOD
+            bent = {**whole, "text": json.dumps({**GOOD, "shape": "<script>"})}
+            sure = {"word": "small", "raw": 0.5, "masked": 7.0, "removed": 0.1, "n_tokens": 2}
+            for n, altered in enumerate((bent, {**whole, "word_probabilities": {"size": sure}}, [], GOOD), start=2):
+                kept.write_text(json.dumps(altered))
+                (finding,) = described(server.url, folder=tmp_path / "answers")
+                assert len(server.requests) == n and len(said(finding)) == 4
 
     def test_bad_answers_are_not_kept_and_the_folder_goes_at_the_end(self, tmp_path: Path) -> None:
         with serving(answers("no"), answers("no"), answers()) as server:

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from brief_questions import REGIONS, brief, question
 from described_regions import describer, findings, part_image, reference_picture
 from PIL import Image
 from safetensors.torch import load as load_tensors
@@ -24,15 +25,12 @@ from tiny_vlms import FAMILIES, write_model
 from explainvad.config import DescriberConfig
 from explainvad.errors import WeightsError
 from explainvad.explanation.describers import loading
-from explainvad.explanation.describers.answer import read_answer
+from explainvad.explanation.describers.answer import VOCABULARIES, read_answer
 from explainvad.explanation.describers.asking import InvalidAnswerError, NoAnswerError, Question
 from explainvad.explanation.describers.model_folder import find_model
 from explainvad.explanation.describers.pictures import region_pictures
-from explainvad.explanation.describers.prompt import region_question
 from explainvad.explanation.describers.vlm import VisionLanguageModel
 from explainvad.offline import OFFLINE
-
-REGIONS = ("R1", "R2", "R3")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,28 +49,17 @@ def load(folder: Path, **settings: object) -> VisionLanguageModel:
     return VisionLanguageModel.load(find_model(config), config, 0, "cpu")
 
 
-def brief() -> Question:
-    """The real schema and pictures, but few words: a tiny model needs no more, and every token costs time."""
-    whole = question(side=32)
-    schema = json.loads(json.dumps(whole.schema).replace("{0,239}", "{0,15}"))
-    assert schema != whole.schema
-    parts = [f"{place}:" if isinstance(part, str) else part for place, part in enumerate(whole.parts)]
-    return Question("Look.", tuple(parts), schema)
-
-
-def question(name: str = "Pump flange", side: int = 64) -> Question:
-    (finding,) = findings()
-    pictures = region_pictures(part_image(), finding.region, reference_picture(), side)
-    return region_question(pictures, finding, REGIONS, name, "informed")
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 class TestFamilies:
     """What must hold of every model, whatever it was trained to say: here nothing at all."""
 
     def test_answers_keep_to_the_schema(self, folders: dict[str, Path], family: str) -> None:
-        answer = json.loads(load(folders[family]).answer(brief(), 60))
+        reply = load(folders[family]).answer(brief(), 60)
+        answer = json.loads(reply.text)
         read_answer(json.dumps(answer), answer["region_id"], REGIONS)
+        assert {field: told.word for field, told in reply.word_probabilities.items()} == {
+            field: answer[field] for field in VOCABULARIES
+        }
         assert answer["region_id"] in REGIONS
 
     def test_pictures_reach_the_model(self, folders: dict[str, Path], family: str) -> None:
@@ -259,7 +246,7 @@ class TestAnswering:
     def test_the_seed_decides_what_is_sampled(self, folders: dict[str, Path]) -> None:
         config = DescriberConfig(use="vlm", model=str(folders["qwen2_5_vl"]), temperature=1.0)
         found = find_model(config)
-        said = [VisionLanguageModel.load(found, config, seed, "cpu").answer(brief(), 60) for seed in (1, 1, 2)]
+        said = [VisionLanguageModel.load(found, config, seed, "cpu").answer(brief(), 60).text for seed in (1, 1, 2)]
         assert said[0] == said[1] != said[2]
         for text in said:  # however wild, it keeps to the schema
             read_answer(text, json.loads(text)["region_id"], REGIONS)

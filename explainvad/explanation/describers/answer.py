@@ -62,6 +62,11 @@ class Answer(BaseModel):
     defect_type: str
     severity: str
 
+    @property
+    def words(self) -> dict[str, str]:
+        """The words chosen from VOCABULARIES, by field."""
+        return {field: str(getattr(self, field)) for field in VOCABULARIES}
+
 
 @lru_cache(maxsize=64)
 def answer_type(region_ids: tuple[str, ...]) -> type[Answer]:

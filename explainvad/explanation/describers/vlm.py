@@ -11,17 +11,20 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from explainvad.config import DescriberConfig
 from explainvad.errors import WeightsError
+from explainvad.explanation.describers.answer import VOCABULARIES
 from explainvad.explanation.describers.asking import (
     REASON_LENGTH,
     InvalidAnswerError,
     NoAnswerError,
     Question,
+    Reply,
     one_line,
 )
 from explainvad.explanation.describers.grammar import GrammarError, SchemaGrammar, token_table
 from explainvad.explanation.describers.loading import LocalModel, load_model
 from explainvad.explanation.describers.model_folder import FoundModel
 from explainvad.explanation.describers.prompt import cleaned_name
+from explainvad.explanation.describers.word_probabilities import word_probabilities
 
 
 class VisionLanguageModel:
@@ -60,7 +63,7 @@ class VisionLanguageModel:
         """The text without the special tokens of this very model."""
         return cleaned_name(text, self._special)
 
-    def answer(self, question: Question, seconds: float) -> str:
+    def answer(self, question: Question, seconds: float) -> Reply:
         """Generate one answer. Raises NoAnswerError when it does not end in time or within the tokens it may have."""
         try:
             inputs = self.inputs(question)
@@ -71,7 +74,7 @@ class VisionLanguageModel:
                 written = self._network.generate(
                     **inputs,
                     generation_config=self._generation,
-                    logits_processor=LogitsProcessorList([grammar]),
+                    logits_processor=LogitsProcessorList([grammar]),  # before the temperature, which comes last
                     max_time=seconds,
                 )[0, length:]
         except GrammarError as error:
@@ -83,7 +86,9 @@ class VisionLanguageModel:
             if len(written) >= self._config.max_new_tokens:
                 raise InvalidAnswerError(f"the answer was cut off at {self._config.max_new_tokens} tokens: be shorter")
             raise NoAnswerError("no answer in time")
-        return text
+        token_ids = written.tolist()
+        pieces = [self._tokens.decode_bytes([token]) for token in token_ids]
+        return Reply(text, word_probabilities(pieces, grammar.probabilities(token_ids), VOCABULARIES))
 
     def inputs(self, question: Question) -> Any:
         """What the network is given: token ids, pictures, masks, on its device and in its precision."""
