@@ -184,6 +184,9 @@ FAULTS: dict[str, tuple[Reply, str, int]] = {  # what comes, the reason that is 
     "no object": (raw(200, b"[1, 2]"), "the server's answer holds no message", 1),
     "no text": (answers(7), "the server's answer holds no text", 1),  # type: ignore[arg-type]
     "400": (failing(400, "no such\x1b[31m model"), "the server answered 400: no such [31m model", 1),
+    "400 of FastAPI": (raw(400, b'{"detail": "no such model"}'), "the server answered 400: no such model", 1),
+    "400 of vLLM": (raw(400, b'{"object": "error", "message": "no"}'), "the server answered 400: no", 1),
+    "400 of lists": (raw(400, b'{"error": [{"message": 7}]}'), "the server answered 400", 1),
     "429": (failing(429, "slow down", Retry_After="9999"), "the server answered 429: slow down (3 attempts)", 3),
     "500": (raw(500, b"<html>"), "the server answered 500 (3 attempts)", 3),
     "disconnect": (hanging_up, "connection failed: Remote end closed connection without response (3 attempts)", 3),

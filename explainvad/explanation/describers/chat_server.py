@@ -139,10 +139,11 @@ class ChatServer:
 
     def _server_words(self, content: bytes) -> str:
         try:
-            error = json.loads(content)["error"]
-            text = error["message"] if isinstance(error, dict) else error
-        except (ValueError, RecursionError, KeyError, TypeError):
+            text = json.loads(content)
+        except (ValueError, RecursionError):
             return ""
+        for name in ("error", "message", "detail"):  # OpenAI's {"error": {"message": ...}}, and what others send
+            text = text.get(name, text) if isinstance(text, dict) else text
         if not isinstance(text, str):
             return ""
         if self.key:
