@@ -70,11 +70,11 @@ _BOUNDARY = re.compile(
 _OPENING = re.compile(r"\s*(?:while|whereas|although|though|because|since|as|when)\b[^,]*,")  # a leading sub-clause
 _SUPPOSED = re.compile(
     r"\b(?:if|whether|may|might|could|would|should|must|will|cannot|can't|possibly|perhaps|maybe|likely|probably"
-    r"|suggests?|expected|normally|usually|typically|unless|until|assum\w+|please"
+    r"|suggests?|expected|normally|usually|typically|unless|until|assum\w+|suppos\w+|claimed|alleged|please"
     r"|unclear|unknown|inspected|photographed|imaged|captured|recorded|reviewed|produced|manufactured"
     r"|cropped|resized|rescaled|enlarged|magnified|zoomed|as if|not possible|impossible|takes? place"
     r"|(?<!than the )(?<!from the )reference)\b"
-    r"|\?|^\s*(?:compare|check|verify|ensure)\b"
+    r"|\?|^\s*(?:compare|check|verify|ensure)\b|^\s*(?:were|had)\s+(?:it|this|that|the)\b"
 )
 # "The surrounding area" and "the upper area" are not the region.
 _ELSEWHERE = (
