@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainvad.attribution.references import ReferenceGallery
+from explainvad.explanation.alignment import align
 from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.explanation.facts import measure
@@ -18,6 +19,7 @@ from explainvad.explanation.part import part_mask
 from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.lot import LotFile
 from explainvad.types import (
+    Alignment,
     Finding,
     ImageRecord,
     ImageScore,
@@ -86,10 +88,11 @@ def describe(
     regions: Sequence[Region],
     model: ModelDescriber | None = None,
     reference: bytes = b"",
-) -> tuple[Finding, ...]:
+) -> tuple[tuple[Finding, ...], Alignment | None]:
     """Measure each region, say it in words, and check every sentence against the measurements.
 
-    ``model`` adds sentences of its own; it is shown the picture of the nearest ``reference`` (JPEG bytes).
+    The picture of the nearest ``reference`` (JPEG bytes) is what colours are compared with where it can be laid over
+    the image, as the alignment says. ``model`` adds sentences of its own; it is shown the reference too.
     """
     describer = MeasuredDescriber()
     part = part_mask(image) if regions else None
@@ -97,14 +100,16 @@ def describe(
     for region in regions:
         anomalous |= region.mask.to_array()
     findings = []
+    aligned = align(image, reference, anomalous, part) if regions and reference else None
     for region in regions:
-        facts = measure(image, region, part_mask=part, exclude=anomalous)
+        facts = measure(image, region, reference=aligned, part_mask=part, exclude=anomalous)
         sentences = describer.describe(image, region, facts)
         checked = tuple(check_sentence(text, describer.author, facts) for text in sentences)
         findings.append(Finding(region, facts, checked))
-    if model is None or not findings:
-        return tuple(findings)
-    return model.describe(image, findings, reference)
+    found = tuple(findings)
+    if model is not None and found:
+        found = model.describe(image, found, reference)
+    return found, None if aligned is None else aligned.alignment
 
 
 def artifacts(
