@@ -61,7 +61,8 @@ class AlignedReference:
         cut = self.picture.transform(
             (width, height), Image.Transform.AFFINE, (a, b, x, c, d, y), Image.Resampling.BILINEAR
         )
-        return (np.asarray(cut) * self.gain + self.offset + 0.5).clip(0, 255).astype(np.uint8)
+        levels = np.arange(256) * self.gain[:, None] + self.offset[:, None]
+        return np.asarray(cut.point(levels.round().clip(0, 255).astype(int).ravel().tolist()))
 
 
 def align(
