@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainvad.attribution.references import ReferenceGallery
+from explainvad.explanation.alignment import align
 from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.explanation.findings import measured_finding
 from explainvad.explanation.part import part_mask
 from explainvad.lot import LotFile
 from explainvad.types import (
+    Alignment,
     Finding,
     ImageRecord,
     ImageScore,
@@ -84,19 +86,22 @@ def describe(
     regions: Sequence[Region],
     model: ModelDescriber | None = None,
     reference: bytes = b"",
-) -> tuple[Finding, ...]:
+) -> tuple[tuple[Finding, ...], Alignment | None]:
     """Measure each region, say it in words, and check every sentence against the measurements.
 
-    ``model`` adds sentences of its own; it is shown the picture of the nearest ``reference`` (JPEG bytes).
+    The picture of the nearest ``reference`` (JPEG bytes) is what colours are compared with where it can be laid over
+    the image, as the alignment says. ``model`` adds sentences of its own; it is shown the reference too.
     """
     part = part_mask(image) if regions else None
     anomalous = np.zeros((image.height, image.width), dtype=np.bool_)
     for region in regions:
         anomalous |= region.mask.to_array()
-    findings = tuple(measured_finding(image, region, part, anomalous) for region in regions)
-    if model is None or not findings:
-        return findings
-    return model.describe(image, findings, reference)
+    aligned = align(image, reference, anomalous, part) if regions and reference else None
+    findings = tuple(measured_finding(image, region, part, anomalous, aligned) for region in regions)
+    alignment = None if aligned is None else aligned.alignment
+    if model is not None and findings:
+        findings = model.describe(image, findings, reference, alignment)
+    return findings, alignment
 
 
 def artifacts(

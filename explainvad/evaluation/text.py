@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from explainvad.evaluation.text_metrics import (
 )
 from explainvad.evaluation.text_probabilities import ProbabilityFigures
 from explainvad.evaluation.text_trials import erased, frame_box, moved_region, touched
+from explainvad.explanation.alignment import AlignedReference, align
 from explainvad.explanation.describers.answer import VOCABULARIES
 from explainvad.explanation.describers.asking import REASON_LENGTH, NoAnswerError, one_line
 from explainvad.explanation.findings import measured_finding
@@ -106,6 +108,10 @@ class TextEvaluation:
         part = part_mask(image) if any(found.facts.frame == "part" for found in findings) else None
         regions = np.any([found.region.mask.to_array() for found in findings], axis=0)
         ids = tuple(found.region.region_id for found in findings)
+        anomalous = regions if truth is None else truth | regions
+        aligned = align(image, reference, anomalous, part)
+        alignment = None if aligned is None else aligned.alignment
+        shown = partial(Marked, ids=ids, reference=reference, alignment=alignment)
         for found in findings:
             mask = found.region.mask.to_array()
             frame = frame_box(mask, part if found.facts.frame == "part" else None)  # as its place was measured
@@ -117,14 +123,15 @@ class TextEvaluation:
             by_truth = moved = healed = None
             if truth is not None:
                 defect = touched(truth, mask)
-                moved = self._moved(image, found, truth | regions, part, ids, reference)
+                moved = self._moved(image, found, anomalous, part, aligned, shown)
                 if defect.any():
                     by_truth = place_ratios(defect.astype(np.float64), frame)
-                    without = erased(image, defect | mask, reference)
-                    healed = Marked(without, measured_finding(without, found.region, part, regions), ids, reference)
+                    without = erased(image, defect | mask, reference, aligned)
+                    finding = measured_finding(without, found.region, part, regions, aligned)
+                    healed = shown(without, finding)
             self._n.update(regions=1, moved=moved is not None, defects=healed is not None)
 
-            marked = Marked(image, found, ids, reference)
+            marked = shown(image, found)
             for arm in self._arms:
                 answers = [self._ask(arm, marked, sample) for sample in range(arm.samples)]
                 drawn = [said for said in answers if said is not None]
@@ -158,8 +165,8 @@ class TextEvaluation:
         found: Finding,
         anomalous: NDArray[np.bool_],
         part: NDArray[np.bool_] | None,
-        ids: tuple[str, ...],
-        reference: bytes,
+        aligned: AlignedReference | None,
+        shown: Callable[[InspectionImage, Finding], Marked],
     ) -> _Moved | None:
         """The mark on a normal patch of the region's shape; None where it fits nowhere."""
         cells = (found.facts.place, *found.facts.cells)
@@ -167,9 +174,9 @@ class TextEvaluation:
         region = moved_region(found.region, cells, anomalous, part, (self._seed, about))
         if region is None:
             return None
-        there = measured_finding(image, region, part, anomalous)
+        there = measured_finding(image, region, part, anomalous, aligned)
         new_cells = frozenset({there.facts.place, *there.facts.cells} - set(cells))
-        return _Moved(Marked(image, there, ids, reference), new_cells)
+        return _Moved(shown(image, there), new_cells)
 
     def _ask(self, arm: Arm, marked: Marked, sample: int = 0) -> Said | None:
         try:

@@ -22,7 +22,7 @@ from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.explanation.describers.store import AnswerStore
 from explainvad.explanation.findings import measured_sentences
 from explainvad.explanation.sentences import MeasuredDescriber
-from explainvad.types import Finding, InspectionImage, Sentence, WordProbability
+from explainvad.types import Alignment, Finding, InspectionImage, Sentence, WordProbability
 
 N_SAMPLES = 5  # of a model that samples
 N_DRAWS = 100  # of the random words, which cost nothing: the floor should not depend on luck
@@ -40,12 +40,14 @@ _UNREAD = "No text was written."
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Marked:
-    """One region of an image, as it is shown: its facts, the image's region ids and the nearest reference (JPEG)."""
+    """One region of an image, as it is shown: its facts, the image's region ids and the nearest reference (JPEG), with
+    its alignment where it registers."""
 
     image: InspectionImage
     finding: Finding
     ids: tuple[str, ...]
     reference: bytes
+    alignment: Alignment | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,7 +132,9 @@ class ModelArm:
 
     def say(self, marked: Marked, sample: int = 0) -> Said:
         """What the model answers, asked again once where the answer is not valid."""
-        answered = self._describer.ask(marked.image, marked.finding, marked.ids, marked.reference, sample)
+        answered = self._describer.ask(
+            marked.image, marked.finding, marked.ids, marked.reference, marked.alignment, sample
+        )
         said = _from_answer(answered.answer, marked, self.author)
         return replace(said, word_probabilities=answered.word_probabilities)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from explainvad.explanation.alignment import AlignedReference
 from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.facts import measure
 from explainvad.explanation.sentences import MeasuredDescriber
@@ -12,10 +13,14 @@ from explainvad.types import Finding, InspectionImage, Region, RegionFacts, Sent
 
 
 def measured_finding(
-    image: InspectionImage, region: Region, part: NDArray[np.bool_] | None, exclude: NDArray[np.bool_]
+    image: InspectionImage,
+    region: Region,
+    part: NDArray[np.bool_] | None,
+    exclude: NDArray[np.bool_],
+    reference: AlignedReference | None = None,
 ) -> Finding:
-    """Measure a region and say it; ``part`` (``part_mask``) and ``exclude`` as of facts.measure."""
-    facts = measure(image, region, part_mask=part, exclude=exclude)
+    """Measure a region and say it; ``part`` (``part_mask``), ``exclude`` and ``reference`` as of facts.measure."""
+    facts = measure(image, region, reference=reference, part_mask=part, exclude=exclude)
     return Finding(region, facts, measured_sentences(image, region, facts))
 
 

@@ -70,9 +70,9 @@ _BOUNDARY = re.compile(
 _OPENING = re.compile(r"\s*(?:while|whereas|although|though|because|since|as|when)\b[^,]*,")  # a leading sub-clause
 _SUPPOSED = re.compile(
     r"\b(?:if|whether|may|might|could|would|should|must|will|cannot|can't|possibly|perhaps|maybe|likely|probably"
-    r"|suggests?|expected|normally|usually|typically|unless|until|assum\w+|please"
+    r"|suggests?|expected|normally|usually|typically|unless|until|assum\w+|suppos\w+|claimed|alleged|please"
     r"|unclear|unknown|as if|not possible|impossible)\b"
-    r"|\?|^\s*(?:compare|check|verify|ensure)\b"
+    r"|\?|^\s*(?:compare|check|verify|ensure)\b|^\s*(?:were|had)\s+(?:it|this|that|the)\b"
 )
 _ASIDE = re.compile(  # of how the picture came about, or of another picture
     r"\b(?:inspected|photographed|imaged|captured|recorded|reviewed|produced|manufactured"

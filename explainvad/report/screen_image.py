@@ -19,6 +19,7 @@ from explainvad.report.layers import (
     heat_layer,
     outline,
     shown_photograph,
+    shown_reference,
 )
 from explainvad.report.wording import WORDS, findings, number
 from explainvad.types import ImageRecord, LotReport
@@ -88,8 +89,12 @@ def screen_image(report: LotReport, record: ImageRecord, position: int, total: i
     maps = tuple(_maps(report, record, found))
     reference = None
     if record.reference is not None:
-        nominal = shown_photograph(read_artifact(report.run_dir, record, f"evidence/{name}-reference.jpg"))
-        reference = _shown(nominal, f"Nearest nominal reference of {name}, {record.reference.reference_id}.")
+        alt = f"Nearest nominal reference of {name}, {record.reference.reference_id}"
+        alignment = record.reference.alignment
+        frame = (record.width or photo.width, record.height or photo.height)
+        nominal = read_artifact(report.run_dir, record, f"evidence/{name}-reference.jpg")
+        layer = shown_reference(nominal, alignment, frame, photo)
+        reference = _shown(layer, f"{alt}." if alignment is None else f"{alt}, laid over it.")
     longest = max(photo.width, photo.height)
     return ScreenImage(
         record=record,

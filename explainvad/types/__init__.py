@@ -32,6 +32,7 @@ from explainvad.types.protocols import (
     Scorer,
 )
 from explainvad.types.records import (
+    Alignment,
     Claim,
     ClaimStatus,
     Decision,
@@ -72,6 +73,7 @@ from explainvad.types.statistics import (
 __all__ = [
     "JSON",
     "XYXY",
+    "Alignment",
     "AttributionMap",
     "Attributor",
     "AuditResult",

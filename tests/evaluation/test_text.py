@@ -37,6 +37,7 @@ from explainvad.evaluation.text_metrics import (
 )
 from explainvad.evaluation.text_tables import as_csv, console, markdown, write_text
 from explainvad.evaluation.text_trials import GAP, erased, moved_region, touched
+from explainvad.explanation.alignment import align
 from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.colour import NO_BASELINE, SAME_BRIGHTNESS
 from explainvad.explanation.describers.answer import UNDETERMINED, Answer
@@ -266,6 +267,24 @@ class TestTrials:
         marked = replace(flat, pixels=np.where(defect[..., None], 90, flat.pixels).astype(np.uint8))
         darker = replace(flat, pixels=np.full((H, W, 3), 110, np.uint8))
         assert np.array_equal(erased(marked, defect, jpeg(darker)).pixels, flat.pixels)
+
+    def test_erasing_takes_the_same_place_of_a_reference_that_registers(self) -> None:
+        rng = np.random.default_rng(0)
+        coarse = Image.fromarray(rng.integers(60, 200, (30, 40), dtype=np.uint8)).convert("RGB")
+        scene = np.asarray(coarse.resize((440, 340), Image.Resampling.BICUBIC))
+        shown = replace(picture(), pixels=scene[20:320, 20:420].copy())
+        defect = np.zeros((300, 400), dtype=np.bool_)
+        defect[120:160, 180:230] = True
+        whole = shown.pixels.copy()
+        shown.pixels[defect] = 0
+        reference = jpeg(replace(picture(), pixels=scene[32:332, 8:408]))  # 12 px further down and left
+        aligned = align(shown, reference, defect)
+        assert aligned is not None
+
+        def left(image: InspectionImage) -> float:
+            return float(np.abs(image.pixels[defect].astype(float) - whole[defect]).mean())
+
+        assert left(erased(shown, defect, reference, aligned)) < 4 < left(erased(shown, defect, reference)) / 3
 
 
 class _Scripted:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
 from described_regions import findings, part_image, reference_picture
+from PIL import Image
 from region_examples import make_facts, random_facts
 
 from explainvad.explanation.claims import verify
@@ -27,7 +29,7 @@ from explainvad.explanation.describers.checking import brightness_word, checked_
 from explainvad.explanation.describers.pictures import MARK, region_pictures
 from explainvad.explanation.describers.prompt import UNNAMED, cleaned_name, region_question
 from explainvad.explanation.describers.prompt_hash import prompt_hash
-from explainvad.types import ClaimStatus, RegionFacts
+from explainvad.types import Alignment, ClaimStatus, RegionFacts
 
 TOKENS = ("<image>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "<end_of_turn>", "IMG")
 
@@ -113,6 +115,23 @@ class TestQuestions:
         assert len(hashes | {usual}) == 9
         assert len({usual, more, rounded}) == (3 if arm == "informed" else 1)
         assert anew() == usual
+
+    def test_the_crop_of_the_reference_moves_as_the_two_register(self) -> None:
+        (finding,) = findings()
+        reference = Image.open(io.BytesIO(reference_picture()))
+        image = part_image()
+        x0 = finding.region.xyxy[0]
+        ramp = (
+            np.zeros((image.height, image.width, 3), np.uint8) + np.arange(image.width, dtype=np.uint8)[None, :, None]
+        )
+        stream = io.BytesIO()
+        Image.fromarray(ramp).resize(reference.size).save(stream, "PNG")
+        lying = Alignment(((1.0, 0.0, 9.0), (0.0, 1.0, 0.0)), 1.0)
+        there, moved = (
+            np.asarray(region_pictures(image, finding.region, stream.getvalue(), 64, a).reference_crop).mean()
+            for a in (None, lying)
+        )
+        assert x0 + 9 < image.width and moved - there == pytest.approx(9, abs=1.5)
 
     def test_every_part_of_a_question_is_in_its_digest(self) -> None:
         (finding,) = findings()

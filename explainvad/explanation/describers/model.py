@@ -25,7 +25,7 @@ from explainvad.explanation.describers.prompt import UNNAMED, region_question
 from explainvad.explanation.describers.prompt_hash import prompt_hash
 from explainvad.explanation.describers.store import AnswerStore
 from explainvad.explanation.sentences import MeasuredDescriber
-from explainvad.types import Finding, ImageRecord, InspectionImage, Progress, WordProbability
+from explainvad.types import Alignment, Finding, ImageRecord, InspectionImage, Progress, WordProbability
 
 GIVEN_UP = 5  # failures in a row after which a model is not asked again in this run
 REASONS_SHOWN = 5  # of a lot; the others are counted
@@ -68,11 +68,17 @@ class ModelDescriber:
         self.author = f"{respondent.author}; prompt {prompt_hash(arm)[:HASH_SHOWN]}, {arm}"
         self.unavailable = respondent.unavailable()
 
-    def describe(self, image: InspectionImage, measured: Sequence[Finding], reference: bytes) -> tuple[Finding, ...]:
+    def describe(
+        self,
+        image: InspectionImage,
+        measured: Sequence[Finding],
+        reference: bytes,
+        alignment: Alignment | None = None,
+    ) -> tuple[Finding, ...]:
         """Return the findings of ``image`` with the sentences of the model behind the measured ones.
 
-        ``reference`` is the picture of the nearest reference (JPEG). Where the model gives no valid answer, the
-        measured sentences stand alone, and their author line says why.
+        ``reference`` is the picture of the nearest reference (JPEG), ``alignment`` how it registers. Where the model
+        gives no valid answer, the measured sentences stand alone, and their author line says why.
         """
         ids = tuple(finding.region.region_id for finding in measured)
         self._found += len(ids)
@@ -81,7 +87,7 @@ class ModelDescriber:
 
         def described(finding: Finding) -> Finding:
             try:
-                answered = self._answer(image, finding, ids, reference, until)
+                answered = self._answer(image, finding, ids, reference, alignment, until)
             except NoAnswerError as error:
                 reason = one_line(str(error), REASON_LENGTH)
                 author = _unanswered_author(self.label, reason)
@@ -102,7 +108,13 @@ class ModelDescriber:
         return tuple(findings)
 
     def ask(
-        self, image: InspectionImage, finding: Finding, ids: tuple[str, ...], reference: bytes, sample: int = 0
+        self,
+        image: InspectionImage,
+        finding: Finding,
+        ids: tuple[str, ...],
+        reference: bytes,
+        alignment: Alignment | None = None,
+        sample: int = 0,
     ) -> Answered:
         """The answer itself about one of the regions ``ids``; arguments as of :meth:`describe`. Raises NoAnswerError.
 
@@ -110,7 +122,7 @@ class ModelDescriber:
         """
         begin = time.monotonic()
         try:
-            return self._answer(image, finding, ids, reference, begin + self._left, sample)
+            return self._answer(image, finding, ids, reference, alignment, begin + self._left, sample)
         finally:
             self._left -= time.monotonic() - begin
 
@@ -142,13 +154,14 @@ class ModelDescriber:
         finding: Finding,
         ids: tuple[str, ...],
         reference: bytes,
+        alignment: Alignment | None,
         until: float,
         sample: int = 0,
     ) -> Answered:
         """A valid answer about one region, asked for at most twice. Raises NoAnswerError."""
         if self.unavailable is not None:
             raise NoAnswerError(self.unavailable)
-        pictures = region_pictures(image, finding.region, reference, self._side)
+        pictures = region_pictures(image, finding.region, reference, self._side, alignment)
 
         def valid(complaint: str | None = None) -> Answered:
             question = region_question(pictures, finding, ids, self._part, self._arm, complaint)
