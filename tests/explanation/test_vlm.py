@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import huggingface_hub
 import numpy as np
 import psutil
 import pytest
+import tiny_vlms
 import torch
 from brief_questions import REGIONS, brief, question
 from described_regions import describer, findings, part_image, reference_picture
@@ -216,7 +218,19 @@ class TestLoading:
         with pytest.raises(WeightsError, match=r"smolvlm does not fit into the memory of cpu: use a smaller model"):
             load(folders["smolvlm"])
 
-    def test_quantization_needs_its_packages(self, folders: dict[str, Path]) -> None:
+    @pytest.mark.parametrize("bits", ["8bit", "4bit"])
+    def test_quantized_weights_answer_as_well(self, bits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for sizes in (tiny_vlms.TEXT_SIZE, tiny_vlms.VISION_SIZE):  # 4 bits come in blocks of 64
+            monkeypatch.setitem(sizes, "hidden_size", 64)
+        model = load(write_model("smolvlm", tmp_path / "smolvlm"), quantization=bits)
+        kinds = Counter(type(module).__name__ for module in model._network.modules())
+        assert kinds["Linear8bitLt" if bits == "8bit" else "Linear4bit"] > 8
+        assert f"; cpu, float32, {bits})" in model.author
+        answer = model.answer(brief(), 60).text
+        read_answer(answer, json.loads(answer)["region_id"], REGIONS)
+
+    def test_quantization_needs_its_packages(self, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "bitsandbytes" else name)
         with pytest.raises(WeightsError, match=r'quantization = "4bit" in \[describer\] needs bitsandbytes'):
             load(folders["smolvlm"], quantization="4bit")
 
