@@ -20,6 +20,7 @@ from PIL import Image
 from explainvad.attribution.evidence import Named, grid_maps, nearest_normal, rebuilt_residual
 from explainvad.attribution.prompts import phrase_relevance
 from explainvad.attribution.references import ReferenceGallery
+from explainvad.encoding import sixteen_bit_png
 from explainvad.errors import NotExplainableError, UsageError
 from explainvad.types import (
     AttributionMap,
@@ -254,20 +255,13 @@ def explanation_files(explanation: Explanation) -> dict[str, bytes]:
     files, maps = {}, []
     for found in explanation.maps:
         low, high = float(found.values.min()), float(found.values.max())
-        grey = (found.values - low) / (high - low) if high > low else np.zeros_like(found.values)
         name = f"{found.scorer}-{found.name}.png"
-        files[name] = _png(np.round(grey * 65535).astype(np.uint16))
+        files[name] = sixteen_bit_png(found.values, low, high)
         said = {key: getattr(found, key) for key in ("name", "scorer", "method", "explains", "frame", "signed")}
         maps.append({"file": name, **said, "low": low, "high": high, "facts": dict(found.facts)})
     said = asdict(replace(explanation, maps=())) | {"maps": maps}
     files[JSON_FILE] = (json.dumps(said, indent=1, ensure_ascii=False) + "\n").encode()
     return files
-
-
-def _png(grey: NDArray[np.uint16]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(grey).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def _picture(data: bytes, width: int, height: int) -> NDArray[np.uint8]:

@@ -5,7 +5,6 @@ An explanation decides nothing, so it must not cost a verdict either: whatever f
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from explainvad.encoding import encoded, grey_levels
 from explainvad.types import AttributionMap, Explanation, ImageRecord, KeptExplanation, KeptMap, NotGiven
 
 FOLDER = "attributions"
@@ -95,10 +95,8 @@ def _picture(found: AttributionMap) -> tuple[float, float, bytes]:
         low, high = -largest * _ZERO / (255 - _ZERO), largest
     else:
         low, high = float(values.min()), float(values.max())
-    grey = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    stream = io.BytesIO()
-    Image.fromarray(np.round(grey * 255).astype(np.uint8)).save(stream, "PNG", optimize=True)
-    return low, high, stream.getvalue()
+    grey = grey_levels(values, low, high, 255).astype(np.uint8)
+    return low, high, encoded(Image.fromarray(grey), "PNG", optimize=True)
 
 
 def _shrunk(values: NDArray[np.float32]) -> NDArray[np.float32]:
