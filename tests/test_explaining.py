@@ -27,7 +27,8 @@ from explainvad.detection.padim import PaDiM, PaDiMOptions
 from explainvad.detection.reconstruction.dinomaly import Dinomaly, DinomalyOptions
 from explainvad.detection.reconstruction.unet import UNetAutoencoder, UNetOptions
 from explainvad.errors import UsageError
-from explainvad.explaining import METHODS, explain, explanation_files
+from explainvad.explaining import METHODS, explain
+from explainvad.explanation_files import explanation_files
 from explainvad.reference_images import reference_names
 from explainvad.types import AttributionMap, Explanation, InspectionImage, Scorer
 from explainvad.uncertainty.splits import Split
