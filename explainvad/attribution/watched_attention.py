@@ -2,8 +2,7 @@
 
 Nothing of a layer is kept but query, key and value. On the way back its weights are computed again, a few tokens at a
 time, beside their gradient; both go to whoever watches and are dropped, as in the backward pass of FlashAttention (Dao
-et al., NeurIPS 2022). All weights of a ViT-S and their gradients on 32 x 43 patches would be 1 GB, and moving that
-through memory took longer than computing it.
+et al., NeurIPS 2022). All weights of a ViT-S and their gradients on 32 x 43 patches would be 1 GB.
 """
 
 from __future__ import annotations
