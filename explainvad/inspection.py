@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from explainvad.attribution.references import ReferenceGallery
+from explainvad.encoding import encoded, sixteen_bit_png
 from explainvad.explanation.alignment import align
 from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.explanation.findings import measured_finding
@@ -124,22 +123,11 @@ def artifacts(
     picture = Image.fromarray(image.pixels)
     picture.thumbnail((EVIDENCE_SIDE, EVIDENCE_SIDE), Image.Resampling.LANCZOS)
     return {
-        f"evidence/{image.image_id}.jpg": _encode(picture, "JPEG", quality=EVIDENCE_QUALITY),
+        f"evidence/{image.image_id}.jpg": encoded(picture, "JPEG", quality=EVIDENCE_QUALITY),
         f"evidence/{image.image_id}-reference.jpg": reference,
-        f"maps/{image.image_id}.png": _sixteen_bit(fused_map / map_maximum),
-        f"maps/{image.image_id}-aleatoric.png": _sixteen_bit(doubt.aleatoric),
-        f"maps/{image.image_id}-within.png": _sixteen_bit(doubt.within),
-        f"maps/{image.image_id}-between.png": _sixteen_bit(doubt.between),
-        f"masks/{image.image_id}.png": _encode(Image.fromarray(labels), "PNG"),
+        f"maps/{image.image_id}.png": sixteen_bit_png(fused_map / map_maximum),
+        f"maps/{image.image_id}-aleatoric.png": sixteen_bit_png(doubt.aleatoric),
+        f"maps/{image.image_id}-within.png": sixteen_bit_png(doubt.within),
+        f"maps/{image.image_id}-between.png": sixteen_bit_png(doubt.between),
+        f"masks/{image.image_id}.png": encoded(Image.fromarray(labels), "PNG"),
     }
-
-
-def _sixteen_bit(shares: NDArray[np.floating[Any]]) -> bytes:
-    """A map on [0, 1] as grey PNG."""
-    return _encode(Image.fromarray((np.clip(shares, 0, 1) * 65535).round().astype(np.uint16)), "PNG")
-
-
-def _encode(picture: Image.Image, kind: str, **options: int) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, kind, **options)
-    return stream.getvalue()

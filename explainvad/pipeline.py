@@ -25,7 +25,7 @@ from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.fitting import Fitted, extend, fit
 from explainvad.inspection import artifacts, not_inspected
 from explainvad.judging import Judged, judge
-from explainvad.kept_maps import failed, kept_explanation
+from explainvad.kept_maps import SIDE, failed, kept_explanation
 from explainvad.lazy_images import LazyImages
 from explainvad.lot import LotFile, read_lot_info, read_picture, scan
 from explainvad.model_card import model_card, versions
@@ -35,7 +35,7 @@ from explainvad.record.run import Run
 from explainvad.reference_images import reference_names
 from explainvad.refining import outline_refiner, recorded_regions
 from explainvad.reporting import load_report
-from explainvad.types import Explanation, ImageRecord, ImageScore, InspectionImage, LotReport, ModelCard, Progress
+from explainvad.types import Explanation, ImageRecord, InspectionImage, LotReport, ModelCard, Progress
 from explainvad.uncertainty.calibrator import Calibrator
 from explainvad.uncertainty.conformal import require_images
 from explainvad.uncertainty.lot_statement import summarise
@@ -250,7 +250,7 @@ class Inspector:
         if not judged.record.flagged or not methods:
             return judged.record, files
         explanation, maps = kept_explanation(
-            judged.record, methods, lambda at: self._explained(image, methods, at, judged.scores)
+            judged.record, methods, lambda at: self._explained(image, methods, at, judged)
         )
         return replace(judged.record, explanation=explanation), files | maps
 
@@ -271,11 +271,15 @@ class Inspector:
         image: InspectionImage,
         methods: Iterable[str],
         at: tuple[int, int] | None,
-        scores: Sequence[ImageScore] = (),
+        judged: Judged | None = None,
         progress: Progress | None = None,
     ) -> Explanation:
+        """Of an image that was ``judged`` in a run: with what was found then, and at the size that a run keeps."""
+        known: dict[str, Any] = {}
+        if judged and judged.record.reference:
+            known = {"scores": judged.scores, "reference": (judged.record.reference, judged.picture), "longest": SIDE}
         scorers, named = self.ensemble.scorers, reference_names(self.split, self.fitted)
-        return explain(image, scorers, self.gallery, named, methods=methods, at=at, scores=scores, progress=progress)
+        return explain(image, scorers, self.gallery, named, methods=methods, at=at, progress=progress, **known)
 
     def inspect_with_map(self, image: InspectionImage, cell: str = "") -> tuple[ImageRecord, NDArray[np.float32]]:
         """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""
