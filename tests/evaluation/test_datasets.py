@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from explainvad.errors import LotError
-from explainvad.evaluation.datasets import LabelledItem, load_dataset, read_mask
+from explainvad.evaluation.datasets.items import LabelledItem
+from explainvad.evaluation.datasets.load import load_dataset
+from explainvad.evaluation.datasets.masks import read_mask
 
 SHAPE = (6, 9)  # (H, W)
 
@@ -68,11 +70,11 @@ def test_flat_layout(flat: Path) -> None:
     assert dataset.root == flat
     assert dataset.train == ()
     assert dataset.items == (
-        LabelledItem(flat / "good/a.png", "good/a.png", None, None),
-        LabelledItem(flat / "good/b.jpg", "good/b.jpg", None, None),
-        LabelledItem(flat / "dent/1.JPG", "dent/1.JPG", "dent", truth / "dent/1.png"),
-        LabelledItem(flat / "scratch/1.png", "scratch/1.png", "scratch", truth / "scratch/1.png"),
-        LabelledItem(flat / "scratch/2.png", "scratch/2.png", "scratch", truth / "scratch/2_mask.png"),
+        LabelledItem(flat / "good/a.png", "good/a.png", None),
+        LabelledItem(flat / "good/b.jpg", "good/b.jpg", None),
+        LabelledItem(flat / "dent/1.JPG", "dent/1.JPG", "dent", (truth / "dent/1.png",)),
+        LabelledItem(flat / "scratch/1.png", "scratch/1.png", "scratch", (truth / "scratch/1.png",)),
+        LabelledItem(flat / "scratch/2.png", "scratch/2.png", "scratch", (truth / "scratch/2_mask.png",)),
     )
     assert dataset.unmasked_defects == ()
 
@@ -81,9 +83,9 @@ def test_mvtec_layout(mvtec: Path) -> None:
     dataset = load_dataset(mvtec)
     assert dataset.train == (mvtec / "train/good/000.png", mvtec / "train/good/001.png")
     mask = mvtec / "ground_truth/hole/000_mask.png"
-    assert dataset.items == (
-        LabelledItem(mvtec / "test/good/000.png", "test/good/000.png", None, None),
-        LabelledItem(mvtec / "test/hole/000.png", "test/hole/000.png", "hole", mask),
+    assert dataset.test == (
+        LabelledItem(mvtec / "test/good/000.png", "test/good/000.png", None),
+        LabelledItem(mvtec / "test/hole/000.png", "test/hole/000.png", "hole", (mask,)),
     )
 
 
@@ -113,16 +115,16 @@ def test_what_is_no_part_of_the_data_set_is_passed_over(flat: Path) -> None:
 
 def test_file_names_are_escaped_for_display(flat: Path) -> None:
     path = write_image(flat / "good/\u202egpj.png")
-    assert LabelledItem(path, "good/\\u202egpj.png", None, None) in load_dataset(flat).items
+    assert LabelledItem(path, "good/\\u202egpj.png", None) in load_dataset(flat).items
 
 
 def test_a_mask_suffix_in_the_image_name_is_part_of_the_name(flat: Path) -> None:
     # "1_mask" is an image of its own: its mask is 1_mask.png, and that of "1" stays 1.png
     write_image(flat / "scratch/1_mask.png")
     write_mask(flat / "ground_truth/scratch/1_mask.png")
-    masks = {i.file: i.mask_path for i in load_dataset(flat).items}
-    assert masks["scratch/1.png"] == flat / "ground_truth/scratch/1.png"
-    assert masks["scratch/1_mask.png"] == flat / "ground_truth/scratch/1_mask.png"
+    masks = {i.file: i.mask_paths for i in load_dataset(flat).items}
+    assert masks["scratch/1.png"] == (flat / "ground_truth/scratch/1.png",)
+    assert masks["scratch/1_mask.png"] == (flat / "ground_truth/scratch/1_mask.png",)
 
 
 # --- Refused data sets, each by the name of the culprit
@@ -218,7 +220,7 @@ def test_a_defect_type_without_any_mask_is_allowed_and_told(flat: Path) -> None:
     shutil.rmtree(flat / "ground_truth/scratch")
     dataset = load_dataset(flat)
     assert dataset.unmasked_defects == ("scratch",)
-    assert [i.mask_path is None for i in dataset.items if i.defect] == [False, True, True]
+    assert [i.mask_paths == () for i in dataset.items if i.defect] == [False, True, True]
     shutil.rmtree(flat / "ground_truth")
     assert load_dataset(flat).unmasked_defects == ("dent", "scratch")
 
