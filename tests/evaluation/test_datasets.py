@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_trees import SHAPE, write_image, write_mask, write_mvtec_ad
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -16,24 +16,6 @@ from explainvad.errors import LotError
 from explainvad.evaluation.datasets.items import LabelledItem
 from explainvad.evaluation.datasets.load import load_dataset
 from explainvad.evaluation.datasets.masks import read_mask
-
-SHAPE = (6, 9)  # (H, W)
-
-
-def write_image(path: Path, shape: tuple[int, int] = SHAPE, **save: object) -> Path:
-    """Write noise that differs from path to path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(zlib.crc32(path.as_posix().encode()))
-    Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(path, **save)
-    return path
-
-
-def write_mask(path: Path, shape: tuple[int, int] = SHAPE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.zeros(shape, dtype=np.uint8)
-    values[1:3, 2:5] = 255
-    Image.fromarray(values).save(path)
-    return path
 
 
 @pytest.fixture
@@ -48,11 +30,7 @@ def flat(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mvtec(tmp_path: Path) -> Path:
-    root = tmp_path / "mvtec"
-    for name in ("train/good/000.png", "train/good/001.png", "test/good/000.png", "test/hole/000.png"):
-        write_image(root / name)
-    write_mask(root / "ground_truth/hole/000_mask.png")
-    return root
+    return write_mvtec_ad(tmp_path, "mvtec") / "mvtec"
 
 
 def refusal(root: Path) -> str:

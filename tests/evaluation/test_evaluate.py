@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from command_line import explainvad
 from PIL import Image
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from tiny_parts import CONFIG, FOREIGN, GOOD, HEIGHT, RUST, RUSTY, WIDTH, write_part
 
 from explainvad import Decision, ImageRecord, Inspector
@@ -78,6 +79,50 @@ def test_image_metrics_are_those_of_the_verdicts(evaluation: Evaluation, records
     for name, value in r["scorer_auroc"].items():
         assert value == pytest.approx(roc_auc_score(labels, [record.scores[name] for record in ordered]))
     assert set(r["scorer_auroc"]) == {"reconstruction", "memory_bank"}
+
+
+def test_f1_at_the_deployed_threshold_is_that_of_its_verdicts(
+    evaluation: Evaluation, records: dict[str, list[ImageRecord]], inspector: Inspector
+) -> None:
+    labels = [kind != GOOD for kind in records for _ in records[kind]]
+    verdicts = [record.verdict for kind in records.values() for record in kind]
+    flagged = [v is not None and v.p_value <= inspector.config.alpha for v in verdicts]
+    r = evaluation.results
+    assert r["image_f1_deployed"]["estimate"] == pytest.approx(f1_score(labels, flagged))
+    assert r["image_f1_deployed"]["estimate"] <= r["image_f1_max"]["estimate"] <= 1
+    assert r["thresholds"]["image"]["value"] == inspector.card().calibration.score_threshold
+    assert r["thresholds"]["n_reference_images"] == len(inspector.fitted["references"])
+    assert 0 < r["pixel"]["f1_deployed"]["estimate"] <= r["pixel"]["f1_max"]["estimate"] + 1e-9
+
+
+def test_a_test_image_that_the_model_knows_is_refused_by_name(
+    model: Path, references: Path, inspector: Inspector, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "data", 2)
+    known = sorted(references.iterdir())[3]
+    shutil.copy(known, root / GOOD / "777.png")
+    with pytest.raises(LotError, match=rf"good/777\.png has the same content as {known.name}, .*threshold"):
+        evaluate_dataset(root, tmp_path / "out", model=model, config=CONFIG)
+
+
+def test_source_cost_and_every_metric_are_in_the_results(evaluation: Evaluation) -> None:
+    r = evaluation.results
+    assert r["source"] == {
+        "name": "own data",
+        "category": None,
+        "page": None,
+        "licence": "licence not stated, terms of use not stated",
+        "commercial_use": None,
+    }
+    assert r["cost"]["mean"]["estimate"] > 0 and r["cost"]["median"] <= r["cost"]["p95"]
+    assert r["cost"]["peak_mib"] > 50
+    pixel = r["pixel"]
+    for name in ("auroc", "aupr", "f1_max", "f1_deployed", "pointing"):
+        assert 0 <= pixel[name]["lower"] <= pixel[name]["estimate"] <= pixel[name]["upper"] <= 1
+    assert pixel["auspro"] == {"0.30": None, "0.05": None}
+    shown = evaluation.table()
+    for words in ("AUPRO(FPR <= 0.30)", "AUPRO(FPR <= 0.05)", "AUPIMO(FPR 1e-5 to 1e-4)", "licence not stated"):
+        assert words in shown
 
 
 def test_decisions_are_counted_by_type(evaluation: Evaluation, records: dict[str, list[ImageRecord]]) -> None:

@@ -7,17 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from explainvad.errors import LotError
-from explainvad.evaluation.datasets.items import LabelledItem, Saturation
+from explainvad.evaluation.datasets.items import LabelledItem, Saturation, Source
 from explainvad.evaluation.datasets.masks import image_shape, read_defects, read_truth
 
 _SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 
 
 def mask_problems(items: Iterable[LabelledItem], saturations: Mapping[int, Saturation]) -> list[str]:
-    """Each item whose mask has another size, is empty or undecodable; and one that lacks what others of its type have.
-
-    Where a layout has said so already, a missing mask is not said twice.
-    """
+    """Each item whose mask has another size, is empty or undecodable."""
     problems = []
     for item in items:
         if item.mask_paths:
@@ -30,15 +27,21 @@ def mask_problems(items: Iterable[LabelledItem], saturations: Mapping[int, Satur
     return problems
 
 
-def missing_masks(items: Iterable[LabelledItem]) -> list[str]:
-    """Each item without a mask, of a defect type of which others have one."""
+def missing_masks(items: Iterable[LabelledItem], source: Source, paired: bool) -> list[str]:
+    """Each defect without a mask, where others of its type have one, or all of the ``source`` have.
+
+    The former is left out where it was said already, when masks were ``paired``.
+    """
     defective = [item for item in items if item.defect is not None]
     masked = {(item.split, item.defect) for item in defective if item.mask_paths}
-    return [
-        f"{item.path}: no mask; expected masks for all images of a defect type, or for none"
-        for item in defective
-        if not item.mask_paths and (item.split, item.defect) in masked
-    ]
+    problems = []
+    for item in defective:
+        others = (item.split, item.defect) in masked
+        if not item.mask_paths and others and not paired:
+            problems.append(f"{item.path}: no mask; expected masks for all images of a defect type, or for none")
+        elif not item.mask_paths and not others and source.all_masked:
+            problems.append(f"{item.path}: no mask; {source.name} has one for every defect")
+    return problems
 
 
 def content_problems(items: Iterable[LabelledItem], flat: bool) -> tuple[list[str], dict[Path, str]]:

@@ -88,7 +88,6 @@ def read_loco(root: Path, problems: list[str]) -> list[LabelledItem]:
         images = images_of(folder, problems)
         truth = root / _TRUTH / folder.name
         masks = {image: tuple(files(truth / image.stem, MASK_SUFFIXES, problems)) for image in images}
-        problems += [f"{image}: no mask in {truth / image.stem}" for image, of_image in masks.items() if not of_image]
         stems = {image.stem for image in images}
         problems += [f"{folder}: masks without image" for folder in folders(truth) if folder.name not in stems]
         items += items_of(root, images, folder.name, "test", masks, "nonzero")

@@ -31,6 +31,7 @@ class Source:
     page: str
     licence: Licence
     categories: frozenset[str] = frozenset()  # their names, where the layout alone does not tell the data set
+    all_masked: bool = True  # whether every defect has a mask, so that a copy without one is damaged
 
     def where_to_get_it(self) -> str:
         """One sentence for a message."""

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from explainvad.errors import LotError
 from explainvad.evaluation.datasets.items import LabelledItem, Marked, Split
@@ -47,10 +47,11 @@ def read_csv(path: Path, category: str | None, problems: list[str]) -> list[Labe
     ``split`` (train, validation or test, which it is without), ``mask`` (several parted by ``;``) and ``category``.
     """
     rows = [row for row in rows_of(path, ("image", "label")) if row.get("category", "") == (category or "")]
-    return [
+    items = [
         _item(path.parent, row["image"], row["label"], row.get("split") or "test", row.get("mask", ""), problems)
         for row in rows
     ]
+    return [item for item in items if item is not None]
 
 
 def visa_categories(root: Path) -> list[str]:
@@ -65,11 +66,12 @@ def read_visa(root: Path, category: str | None, problems: list[str]) -> list[Lab
     so anything but 0 is one.
     """
     rows = rows_of(root / VISA_SPLIT, ("object", "split", "label", "image", "mask"))
-    return [
+    items = [
         _item(root, row["image"], row["label"], row["split"], row["mask"], problems, "nonzero")
         for row in rows
         if row["object"] == category
     ]
+    return [item for item in items if item is not None]
 
 
 def real_iad_lists(root: Path) -> dict[str, Path]:
@@ -93,7 +95,7 @@ def read_real_iad(root: Path, category: str | None, problems: list[str]) -> list
     try:
         listed = json.loads(lists[str(category)].read_text("utf-8"))
         rows: list[tuple[str, Mapping[str, Any]]] = [(s, row) for s in ("train", "test") for row in listed[s]]
-        return [
+        items = [
             _item(
                 root,
                 (base / row["image_path"]).relative_to(root).as_posix(),
@@ -105,6 +107,7 @@ def read_real_iad(root: Path, category: str | None, problems: list[str]) -> list
             )
             for split, row in rows
         ]
+        return [item for item in items if item is not None]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LotError(f"{lists[str(category)]}: cannot be read as a list of Real-IAD ({error!r})") from error
 
@@ -146,8 +149,9 @@ def read_kolektor(root: Path, problems: list[str]) -> list[LabelledItem]:
 
 def _item(
     root: Path, image: str, label: str, split: str, masks: str, problems: list[str], marked: Marked = "half"
-) -> LabelledItem:
-    """One row; a file that is missing, outside of the data set or not needed is a problem."""
+) -> LabelledItem | None:
+    """One row; None where a file is missing, outside of the data set or not needed, which is a problem."""
+    known_before = len(problems)
     path = root / image
     defect = None if label.lower() in _GOOD_WORDS else label
     paths = tuple(root / mask.strip() for mask in masks.split(";") if mask.strip())
@@ -160,5 +164,6 @@ def _item(
         problems.append(f"{path}: split must be train, validation or test, got {split!r}")
     if defect is None and paths:
         problems.append(f"{path}: a good image with the mask {paths[0].name}")
-    known: Split = "test" if split not in get_args(Split) else split  # type: ignore[assignment]
-    return LabelledItem(path, display_name(image), defect, paths if defect is not None else (), known, marked)
+    if len(problems) > known_before:
+        return None
+    return LabelledItem(path, display_name(image), defect, paths, cast(Split, split), marked)

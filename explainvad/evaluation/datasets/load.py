@@ -126,8 +126,8 @@ def load_dataset(root: Path, category: str | None = None, kind: str | None = Non
     place, layout = found.categories[chosen], LAYOUTS[found.layout]
     problems: list[str] = []
     items = layout.read(place, chosen, problems)
+    problems += missing_masks(items, found.source, paired=layout.categories is None)
     if layout.categories is not None:
-        problems += missing_masks(items)
         problems += _classes_missing(place, items)
     saturations = class_folders.read_saturations(place) if found.layout == "mvtec-loco" else {}
     problems += mask_problems(items, saturations)

@@ -33,6 +33,6 @@ MPDD = Source(
     frozenset(["bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes"]),
 )
 REAL_IAD = Source("Real-IAD", "https://realiad4ad.github.io/Real-IAD/", _NON_COMMERCIAL)
-BMAD = Source("BMAD", "https://github.com/DorisBao/BMAD", _NON_COMMERCIAL)
+BMAD = Source("BMAD", "https://github.com/DorisBao/BMAD", _NON_COMMERCIAL, all_masked=False)
 KOLEKTOR = Source("KolektorSDD2", "https://www.vicos.si/resources/kolektorsdd2/", _NON_COMMERCIAL)
-OWN = Source("own data", "", Licence("licence not stated", commercial=None))
+OWN = Source("own data", "", Licence("licence not stated", commercial=None), all_masked=False)
