@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,11 @@ from explainvad.lot import LotFile, display_name, read_image
 from explainvad.pipeline import Inspector
 from explainvad.types import Progress
 from explainvad.uncertainty.grouping import group_labels
+from explainvad.whole_files import write_whole
 
 TEST_SHARE = 1 / 3  # of the good images of a flat data set, kept from fitting
 RESAMPLES = N_RESAMPLES
+METRICS, RESAMPLED = "metrics.json", "resamples.npz"  # in the folder of results
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +50,32 @@ class Evaluation:
         return "\n".join([*results_table(self.results), *([console(self.text)] if self.text is not None else [])])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What is evaluated, and how; ``group`` tells which images show one part."""
+
+    model: Path | None
+    config: InspectionConfig
+    group: str | None = None
+    text: bool = False
+
+    def fingerprint(self, dataset: LabelledDataset) -> str:
+        """sha256 of all that results depend on: settings, program, and the contents of images and model."""
+        model = None
+        if self.model is not None:
+            model = hashlib.sha256((self.model / "manifest.json").read_bytes()).hexdigest()
+        known = {
+            "software": version("explainvad"),
+            "config": self.config.model_dump(mode="json", exclude={"model", "device"}),
+            "group": self.group,
+            "text": self.text,
+            "resamples": RESAMPLES,
+            "model": model,
+            "items": [[i.file, i.split, i.defect, dataset.sha256[i.path]] for i in dataset.items],
+        }
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
 def evaluate_dataset(
     root: Path,
     out: Path,
@@ -58,7 +88,7 @@ def evaluate_dataset(
     text: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Evaluate a bundle, or fit one first on the data set's normal images; write ``out/metrics.json`` and figures.
+    """Evaluate a bundle, or fit one first on the data set's normal images; write results and figures to ``out``.
 
     ``category`` and ``layout`` are as in :func:`load_dataset`. Without ``model`` the fit uses the normal training and
     validation images, or, in a flat folder, two thirds of the good images (whole groups of ``group``); only the others
@@ -67,11 +97,17 @@ def evaluate_dataset(
     WeightsError for a describer.
     """
     dataset = load_dataset(root, category, layout)
-    config = config or InspectionConfig()
-    words = TextEvaluation(arms(config), config.seed) if text else None
+    plan = Plan(model, config or InspectionConfig(), group, text)
+    return evaluate_category(dataset, out, plan, progress)
+
+
+def evaluate_category(dataset: LabelledDataset, out: Path, plan: Plan, progress: Progress | None = None) -> Evaluation:
+    """The same for a category that is loaded already; ``metrics.json`` is written last, and whole."""
+    config, group = plan.config, plan.group
+    words = TextEvaluation(arms(config), config.seed) if plan.text else None
     fitting: Sequence[Path] = ()
-    if model is not None:
-        inspector, fitted_on = Inspector.load(model, config.device), f"fitted before ({model.name})"
+    if plan.model is not None:
+        inspector, fitted_on = Inspector.load(plan.model, config.device), f"fitted before ({plan.model.name})"
     else:
         fitting = dataset.train or _for_fitting(dataset, group, config.seed)
         inspector = Inspector.fit(fitting, config=config, group=group, progress=progress)
@@ -111,8 +147,9 @@ def evaluate_dataset(
     verdicts = measuring.verdicts(None if calibration.cells else calibration.n_cal, inspector.config.seed)
     evaluation = Evaluation(
         {
-            "dataset": root.resolve().name,
+            "dataset": dataset.root.resolve().name,
             "source": _source(dataset),
+            "fingerprint": plan.fingerprint(dataset),
             "fitted_on": fitted_on,
             "alpha": inspector.config.alpha,
             "n_cal": calibration.n_cal,
@@ -121,15 +158,17 @@ def evaluate_dataset(
             "calibration": verdicts.results(),
             **measuring.results(_gpu_peak_bytes()),
         },
-        None if words is None else words.results() | _context(root, fitted_on, config),
+        None if words is None else words.results() | _context(dataset.root, fitted_on, config),
     )
     try:
         out.mkdir(parents=True, exist_ok=True)
         verdicts.save_figures(out)
-        (out / "metrics.json").write_text(json.dumps(evaluation.results, indent=1, sort_keys=True) + "\n", "utf-8")
         if evaluation.text is not None:
             write_text(evaluation.text, out)
+        measuring.save_resamples(out / RESAMPLED)
         (out / "metrics.txt").write_text(evaluation.table() + "\n", "utf-8")
+        text = json.dumps(evaluation.results, indent=1, sort_keys=True) + "\n"
+        write_whole(out / METRICS, text.encode(), out / f".{METRICS}.part")
     except OSError as error:
         raise StorageError(f"the results could not be written to {out}: {error.strerror or error}") from error
     return evaluation

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from explainvad.evaluation.metrics.cost import measured_cost
 from explainvad.evaluation.metrics.deployed import DeployedThreshold
-from explainvad.evaluation.metrics.images import image_auroc, image_metrics
+from explainvad.evaluation.metrics.images import ImageScores, image_auroc, image_metrics
 from explainvad.evaluation.metrics.pixels import PixelMetrics, PixelScores
 from explainvad.evaluation.metrics.regions import DefectMask, iou, pointing_hit, region_hit
 from explainvad.evaluation.metrics.resampling import Measured, Resampling
@@ -20,6 +21,8 @@ from explainvad.evaluation.verdicts import LabelledVerdicts
 from explainvad.pipeline import Inspector
 from explainvad.types import Decision, ImageRecord
 from explainvad.uncertainty.lot_statistics import clopper_pearson
+
+_NAMES = {"auroc": "AUROC", "aupr": "AUPR", "f1_deployed": "F1", "f1_max": "F1max"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +79,7 @@ class Measuring:
         self._seconds: list[float] = []
         self._masked: list[int] = []  # numbers of the images that count for pixel metrics
         self._pixels = PixelMetrics(thresholds.pixel if thresholds else None)
+        self._measured: dict[str, Measured] = {}
 
     def add(self, record: ImageRecord, fused_map: NDArray[np.float32], truth: Truth, seconds: float) -> None:
         """Add one inspected image, which took ``seconds``."""
@@ -112,7 +116,9 @@ class Measuring:
         image = image_metrics(y, scores, threshold=threshold, sha256=self._sha256, resampling=self._how)
         rejected = [v.decision is Decision.REJECT for v in verdicts]
         n_good = int((~y).sum())
+        cost = measured_cost(self._seconds, self._how, gpu_peak_bytes)
         pixel = self._pixels.compute(resampling=self._how)
+        self._measured = _by_name(image, pixel)
         false_rejects = sum(r for r, d in zip(rejected, y, strict=True) if not d)
         return {
             "n_good": n_good,
@@ -128,10 +134,20 @@ class Measuring:
                 for name in self.records[0].scores
             },
             "pixel": self._pixel_results(pixel),
-            "cost": asdict(measured_cost(self._seconds, self._how, gpu_peak_bytes)),
+            "cost": asdict(cost) | {"mean": cost.mean.plain()},
             "good_reject_rate": asdict(clopper_pearson(false_rejects, n_good)) if n_good else None,
             "by_type": {name or "good": self._row(name) for name in sorted(set(self._truths), key=lambda n: n or "")},
         }
+
+    def save_resamples(self, path: Path) -> None:
+        """The resampled values of each metric of :meth:`results`, float64 (n,), and the test images' sha256.
+
+        Two runs on the same images drew the same resamples, so that their differences can be judged in pairs.
+        """
+        arrays: dict[str, Any] = {"sha256": np.array(self._sha256), "seed": np.array(self._how.seed)}
+        arrays |= {name: m.resampled for name, m in self._measured.items() if m.resampled is not None}
+        arrays |= {f"estimate {name}": np.array(m.estimate) for name, m in self._measured.items()}
+        np.savez_compressed(path, **arrays)
 
     def _pixel_results(self, pixel: PixelScores) -> dict[str, Any]:
         by_image = zip(self._masked, pixel.aupimo_by_image, strict=True)
@@ -166,4 +182,14 @@ class Measuring:
 
 
 def _plain(value: Measured | None) -> dict[str, Any] | None:
-    return None if value is None else asdict(value)
+    return None if value is None else value.plain()
+
+
+def _by_name(image: ImageScores, pixel: PixelScores) -> dict[str, Measured]:
+    """All metrics that are defined, by the names that tables give them."""
+    found = {f"image {name}": getattr(image, field) for field, name in _NAMES.items() if hasattr(image, field)}
+    found |= {f"pixel {name}": getattr(pixel, field) for field, name in _NAMES.items()}
+    found |= {f"AUPRO({limit:.2f})": value for limit, value in pixel.aupro.items()}
+    found |= {f"AU-sPRO({limit:.2f})": value for limit, value in pixel.auspro.items()}
+    found |= {"AUPIMO": pixel.aupimo, "pointing game": pixel.pointing}
+    return {name: value for name, value in found.items() if value is not None}

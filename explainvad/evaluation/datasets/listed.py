@@ -36,8 +36,14 @@ def rows_of(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
 
 
 def csv_categories(path: Path) -> list[str]:
-    """Names in the column ``category`` of one's own CSV file; none without that column."""
-    return sorted({row["category"] for row in rows_of(path, ("image", "label")) if row.get("category")})
+    """Names in the column ``category`` of one's own CSV file; none without that column.
+
+    Raises LotError for one that could not be the name of a folder, which results get.
+    """
+    names = sorted({row["category"] for row in rows_of(path, ("image", "label")) if row.get("category")})
+    if wrong := next((name for name in names if Path(name).name != name or name.startswith(".")), None):
+        raise LotError(f"{path}: a category must be a plain name, got {wrong!r}")
+    return names
 
 
 def read_csv(path: Path, category: str | None, problems: list[str]) -> list[LabelledItem]:

@@ -8,7 +8,8 @@ no width, which must not be read as certainty.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,11 @@ class Measured:
     upper: float | None
     confidence: float | None
     binning_error: float = 0.0
+    resampled: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)  # its values, (n,)
+
+    def plain(self) -> dict[str, Any]:
+        """Without the resampled values, for JSON."""
+        return {name: getattr(self, name) for name in ("estimate", "lower", "upper", "confidence", "binning_error")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,4 +61,4 @@ class Resampling:
             return Measured(estimate, None, None, None, binning_error)
         tail = (1 - self.confidence) / 2
         lower, upper = np.nanquantile(resampled, [tail, 1 - tail])
-        return Measured(estimate, float(lower), float(upper), self.confidence, binning_error)
+        return Measured(estimate, float(lower), float(upper), self.confidence, binning_error, resampled)
