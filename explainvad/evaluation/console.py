@@ -55,18 +55,22 @@ def _pixels(pixel: Mapping[str, Any]) -> list[str]:
 
 
 def _by_type(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    lines = [f"{'type':<24}{'n':>5}{'REJECT':>8}{'DEFER':>7}{'passed':>8}{'hit':>9}{'mean IoU':>10}{'peak':>9}"]
+    lines = [
+        f"{'type':<24}{'n':>5}{'REJECT':>8}{'DEFER':>7}{'passed':>8}{'hit':>9}{'mean IoU':>10}{'peak':>9}{'AUROC':>8}"
+    ]
     for name, row in rows.items():
         hit = f"{row['hits']}/{row['flagged_with_mask']}" if row["flagged_with_mask"] else "-"
         overlap = f"{row['mean_iou']:.2f}" if row["mean_iou"] is not None else "-"
         peak = f"{row['peaks']:g}/{row['with_mask']}" if row["with_mask"] else "-"
+        auroc = f"{row['auroc']:.3f}" if row["auroc"] is not None else "-"
         lines.append(
             f"{name:<24}{row['n']:>5}{row['REJECT']:>8}{row['DEFER']:>7}{row['passed']:>8}{hit:>9}{overlap:>10}{peak:>9}"
+            f"{auroc:>8}"
         )
     return [
         *lines,
         "passed: NOT_FLAGGED or ACCEPT; hit: flagged images with a region that overlaps the true mask;",
-        "peak: all images whose largest map value lies inside the true mask",
+        "peak: all images whose largest map value lies inside the true mask; AUROC: of the type against good images",
         "intervals: 95 % over the choice of test images",
     ]
 

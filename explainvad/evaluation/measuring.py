@@ -136,7 +136,10 @@ class Measuring:
             "pixel": self._pixel_results(pixel),
             "cost": asdict(cost) | {"mean": cost.mean.plain()},
             "good_reject_rate": asdict(clopper_pearson(false_rejects, n_good)) if n_good else None,
-            "by_type": {name or "good": self._row(name) for name in sorted(set(self._truths), key=lambda n: n or "")},
+            "by_type": {
+                name or "good": self._row(name) | {"auroc": self._auroc_of(name, scores)}
+                for name in sorted(set(self._truths), key=lambda n: n or "")
+            },
         }
 
     def save_resamples(self, path: Path) -> None:
@@ -162,6 +165,12 @@ class Measuring:
             "n_normal_pixels": pixel.n_normal_pixels,
             "n_defect_pixels": pixel.n_defect_pixels,
         }
+
+    def _auroc_of(self, defect: str | None, scores: NDArray[np.float64]) -> float | None:
+        """Image AUROC of one defect type against the good images."""
+        truths = np.array([label or "" for label in self._truths])
+        chosen = (truths == "") | (truths == (defect or ""))
+        return image_auroc(truths[chosen] != "", scores[chosen])
 
     def _row(self, label: str | None) -> dict[str, Any]:
         chosen = [i for i, value in enumerate(self._truths) if value == label]

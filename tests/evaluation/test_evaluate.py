@@ -131,6 +131,9 @@ def test_decisions_are_counted_by_type(evaluation: Evaluation, records: dict[str
         row = evaluation.results["by_type"][kind]
         assert row["n"] == len(found) == row["REJECT"] + row["DEFER"] + row["passed"]
         assert (row["REJECT"], row["DEFER"]) == (counts[Decision.REJECT], counts[Decision.DEFER])
+        scores = [r.verdict.score for some in (records[GOOD], found) for r in some if r.verdict]
+        expected = None if kind == GOOD else roc_auc_score([False] * N_GOOD + [True] * len(found), scores)
+        assert row["auroc"] == (expected if expected is None else pytest.approx(expected))
     rate = evaluation.results["good_reject_rate"]
     assert rate["estimate"] == sum(r.decision is Decision.REJECT for r in records[GOOD]) / N_GOOD
     assert 0 <= rate["lower"] <= rate["estimate"] <= rate["upper"] <= 1
