@@ -182,6 +182,13 @@ def test_categories_tell_mvtec_ad_from_mpdd_and_from_ones_own(tmp_path: Path) ->
     assert load_dataset(alone, kind="mvtec-ad").source.name == "own data"
 
 
+def test_ones_own_category_in_a_known_layout_does_not_get_its_licence(tmp_path: Path) -> None:
+    for write, theirs in ((write_mvtec_loco, "juice_bottle"), (write_mvtec_ad_2, "can")):
+        root = write(tmp_path / theirs)
+        (root / theirs).rename(root / "gearbox")
+        assert load_dataset(root / "gearbox").source.name == "own data"
+
+
 # --- Licences
 
 

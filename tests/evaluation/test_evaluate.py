@@ -17,6 +17,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from tiny_parts import CONFIG, FOREIGN, GOOD, HEIGHT, RUST, RUSTY, WIDTH, write_part
 
 from explainvad import Decision, ImageRecord, Inspector
+from explainvad.demo.logical import make_logical
 from explainvad.errors import LotError, StorageError, TooFewImagesError
 from explainvad.evaluation import evaluate
 from explainvad.evaluation.evaluate import Evaluation, evaluate_dataset
@@ -252,3 +253,14 @@ def test_results_that_cannot_be_written_are_a_storage_error(dataset: Path, model
             evaluate_dataset(dataset, tmp_path / "other", model=model, config=CONFIG)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+
+def test_saturation_thresholds_of_a_data_set_reach_the_results(model: Path, tmp_path: Path) -> None:
+    root = make_logical(tmp_path / "data", n_train=1, n_good=2, n_each=1)
+    result = evaluate_dataset(root, tmp_path / "out", layout="mvtec-loco", model=model, config=CONFIG)
+    r = result.results
+    assert r["source"]["name"] == "own data / tray"  # in the layout of MVTec LOCO AD, but none of its categories
+    for limit in ("0.30", "0.05"):
+        assert 0 <= r["pixel"]["auspro"][limit]["estimate"] <= 1
+    assert "AU-sPRO(FPR <= 0.05)" in result.table()
+    assert set(r["by_type"]) == {"good", "logical_anomalies", "structural_anomalies"}

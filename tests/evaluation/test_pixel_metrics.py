@@ -327,3 +327,10 @@ def test_malformed_maps_and_masks_are_refused(anomaly_map: NDArray[np.float32], 
 def test_impossible_limits_are_refused(limit: float) -> None:
     with pytest.raises(ValueError, match="fpr_limits"):
         PixelMetrics().compute((0.3, limit))
+
+
+def test_memory_cannot_be_less_than_a_few_values_an_image() -> None:
+    maps, masks = synthetic(1, n_images=3)
+    s = measure([m.astype(np.float32) for m in maps], masks, max_values=1)
+    y, scores = (np.concatenate([each.ravel() for each in many]) for many in (masks, maps))
+    within_its_bound(s.auroc, roc_auc_score(y, scores), 0.5)

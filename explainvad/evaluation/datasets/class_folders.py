@@ -98,7 +98,7 @@ def read_saturations(root: Path) -> dict[int, Saturation]:
     """MVTec LOCO's ``defects_config.json`` by grey value, empty where there is none. Raises LotError on a fault in it.
 
     A list of objects with ``pixel_value``, ``saturation_threshold`` and ``relative_saturation`` (Bergmann et al., IJCV
-    2022, section 4): a share of the defect's area where it is relative, else a number of pixels.
+    2022): a share of the defect's area where it is relative, else a number of pixels.
     """
     path = root / SATURATIONS
     if not path.is_file():

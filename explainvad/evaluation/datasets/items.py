@@ -30,7 +30,7 @@ class Source:
     name: str
     page: str
     licence: Licence
-    categories: frozenset[str] = frozenset()  # their names, where the layout alone does not tell the data set
+    categories: frozenset[str] = frozenset()  # their names, where one's own data may lie in the same layout
     all_masked: bool = True  # whether every defect has a mask, so that a copy without one is damaged
 
     def where_to_get_it(self) -> str:

@@ -149,12 +149,19 @@ def _classes_missing(root: Path, items: list[LabelledItem]) -> list[str]:
 
 
 def _source(name: str, category: Path) -> Source:
-    """MVTec AD and MPDD share a layout: the names of the categories beside each other tell them, or it is one's own."""
+    """Whose data lie in a layout: the owner's where the category is one of theirs, else one's own.
+
+    MVTec AD and MPDD share a layout, and names such as bottle: a second category beside it, or the name of the
+    folder above, has to tell them too.
+    """
+    called = category.resolve().name
     if name not in ("mvtec-ad", "mpdd"):
-        return LAYOUTS[name].source
+        source = LAYOUTS[name].source
+        return source if called in source.categories or not source.categories else sources.OWN
     beside = {folder.name for folder in folders(category.resolve().parent) if (folder / "test").is_dir()}
+    above = category.resolve().parent.name.lower().replace("_", "")
     for source in (sources.MVTEC_AD, sources.MPDD):
-        called = source.name.lower().replace(" ", "") in category.resolve().parent.name.lower().replace("_", "")
-        if category.resolve().name in source.categories and (called or len(beside & source.categories) > 1):
+        confirmed = source.name.lower().replace(" ", "") in above or len(beside & source.categories) > 1
+        if called in source.categories and confirmed:
             return source
     return sources.OWN

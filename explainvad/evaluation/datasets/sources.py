@@ -22,8 +22,18 @@ MVTEC_AD = Source(
         }
     ),
 )
-MVTEC_AD_2 = Source("MVTec AD 2", f"{_MVTEC}/mvtec-ad-2", _NON_COMMERCIAL)
-MVTEC_LOCO = Source("MVTec LOCO AD", f"{_MVTEC}/mvtec-loco", _NON_COMMERCIAL)
+MVTEC_AD_2 = Source(
+    "MVTec AD 2",
+    f"{_MVTEC}/mvtec-ad-2",
+    _NON_COMMERCIAL,
+    frozenset(["can", "fabric", "fruit_jelly", "rice", "sheet_metal", "vial", "wallplugs", "walnuts"]),
+)
+MVTEC_LOCO = Source(
+    "MVTec LOCO AD",
+    f"{_MVTEC}/mvtec-loco",
+    _NON_COMMERCIAL,
+    frozenset(["breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors"]),
+)
 VISA = Source("VisA", "https://github.com/amazon-science/spot-diff", Licence("CC BY 4.0", commercial=True))
 BTAD = Source("BTAD", "https://github.com/pankajmishra000/VT-ADL", _NON_COMMERCIAL)
 MPDD = Source(

@@ -71,7 +71,7 @@ def saturated_shares(
     """Values (n,) of all pixels that can count, and their share (n,) in the saturated overlap of their defect.
 
     The saturated overlap of a defect at a threshold is min(pixels found / saturation, 1) (Bergmann et al., "Beyond
-    dents and scratches", IJCV 2022, equation 3). So its highest pixels count 1 / saturation each, until they add up
+    dents and scratches", IJCV 2022). So its highest pixels count 1 / saturation each, until they add up
     to 1; among equal values it does not matter which. A pixel of two defects counts in both.
     """
     values, shares = [np.empty(0, np.float32)], [np.empty(0)]
