@@ -34,6 +34,7 @@ bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/lot_statement.py
 	$(BIN)/python tests/benchmarks/tail_extension.py
 	$(BIN)/python tests/benchmarks/metrics_scale.py
+	$(BIN)/python tests/benchmarks/explanation_speed.py
 
 # PDF reports of up to 5,000 pages, against one document that is not divided
 bench-report: $(VENV)/ready

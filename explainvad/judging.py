@@ -69,5 +69,6 @@ def judge(
         regions = attributor.regions(image, fused_map, scores)
         if refiner is not None:
             regions = refiner.refine(image, fused_map, regions, attributor.cluster_threshold)
-        record = replace(record, findings=describe(image, regions, model, picture))
+        findings, alignment = describe(image, regions, model, picture)
+        record = replace(record, findings=findings, reference=replace(reference, alignment=alignment))
     return Judged(record, scores, fused_map, picture)

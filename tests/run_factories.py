@@ -94,7 +94,8 @@ def make_finding() -> Finding:
         {"memory": 0.75, "autoencoder": 0.25},
     )  # fmt: skip
     facts = RegionFacts(
-        place="centre", cells=("centre",), frame="part", clock=None, radial_zone="centre", touches_edge=False,
+        place="centre", cells=("centre",), frame="part", image_place="centre",
+        image_cells=("centre",), clock=None, radial_zone="centre", touches_edge=False,
         area_px=8, area_mm2=None, area_share=1 / 6, length_px=4.0, width_px=2.0, length_mm=None, width_mm=None,
         elongation=2.0, solidity=1.0, holes=0, shape="elongated", orientation_deg=0.0, delta_l=-12.5, delta_a=0.1,
         delta_b=-0.2, delta_e=11.0, noise_delta_e=1.5, baseline="surrounding ring", brightness="darker", colour=None,

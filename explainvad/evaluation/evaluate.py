@@ -22,7 +22,7 @@ from explainvad.evaluation.console import results_table
 from explainvad.evaluation.datasets.items import LabelledDataset
 from explainvad.evaluation.datasets.load import load_dataset
 from explainvad.evaluation.datasets.masks import read_defects, read_truth
-from explainvad.evaluation.measuring import DeployedThresholds, Measuring, Truth
+from explainvad.evaluation.measuring import DeployedThresholds, Measuring, Truth, reference_files
 from explainvad.evaluation.metrics.resampling import N_RESAMPLES, Resampling
 from explainvad.evaluation.text import TextEvaluation
 from explainvad.evaluation.text_arms import arms
@@ -104,21 +104,25 @@ def evaluate_dataset(
 def evaluate_category(dataset: LabelledDataset, out: Path, plan: Plan, progress: Progress | None = None) -> Evaluation:
     """The same for a category that is loaded already; ``metrics.json`` is written last, and whole."""
     config, group = plan.config, plan.group
-    words = TextEvaluation(arms(config), config.seed) if plan.text else None
     fitting: Sequence[Path] = ()
     if plan.model is not None:
         inspector, fitted_on = Inspector.load(plan.model, config.device), f"fitted before ({plan.model.name})"
-    else:
+        config = config.model_copy(update={"seed": inspector.config.seed})
+    words = TextEvaluation(arms(config), config.seed) if plan.text else None  # no fit for a describer that is unusable
+    if plan.model is None:
         fitting = dataset.train or _for_fitting(dataset, group, config.seed)
         inspector = Inspector.fit(fitting, config=config, group=group, progress=progress)
         fitted_on = f"fitted on {len(fitting)} good images"
     used = set(fitting)
     items = [item for item in dataset.test if item.path not in used]
-    thresholds = DeployedThresholds.of(inspector)
-    if thresholds is not None:
-        for item in items:
-            thresholds.score.refuse(dataset.sha256[item.path], item.file)
-    measuring = Measuring(thresholds, Resampling(RESAMPLES, inspector.config.seed))
+    known = reference_files(inspector)
+    for item in items:
+        if (twin := known.get(dataset.sha256[item.path])) is not None:
+            raise LotError(
+                f"{item.file} has the same content as {twin}, to which the model was fitted or on which its threshold "
+                "was set: test on images that took no part in it"
+            )
+    measuring = Measuring(DeployedThresholds.of(inspector), Resampling(RESAMPLES, inspector.config.seed))
     not_inspected: list[str] = []
     cells = cells_of([item.file for item in items], inspector.config.group_by, inspector.calibrator.cells)
     for number, (item, cell) in enumerate(zip(items, cells, strict=True), start=1):

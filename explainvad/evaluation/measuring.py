@@ -48,9 +48,7 @@ class DeployedThresholds:
         calibration = inspector.card().calibration
         if calibration.cells:
             return None
-        facts = inspector.fitted
-        images = dict(zip(facts["references"], facts["reference_files"], strict=True))
-        images |= {sha256: file for extension in facts.get("further", ()) for file, sha256 in extension}
+        images = reference_files(inspector)
         alpha = f"of calibration images at alpha = {calibration.alpha:g}"
         return cls(
             DeployedThreshold(calibration.score_threshold, f"conformal quantile of the scores {alpha}", images),
@@ -62,6 +60,13 @@ class DeployedThresholds:
         kinds = {"image": self.score, "pixel": self.pixel}
         described: dict[str, Any] = {n: {"value": t.value, "rule": t.rule} for n, t in kinds.items()}
         return described | {"n_reference_images": len(self.score.images)}
+
+
+def reference_files(inspector: Inspector) -> dict[str, str]:
+    """The files that a model was fitted to or calibrated on, by the sha256 of their contents."""
+    facts = inspector.fitted
+    images = dict(zip(facts["references"], facts["reference_files"], strict=True))
+    return images | {sha256: file for extension in facts.get("further", ()) for file, sha256 in extension}
 
 
 class Measuring:

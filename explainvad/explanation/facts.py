@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from explainvad.explanation.alignment import AlignedReference
 from explainvad.explanation.colour import compare_colour, surroundings
 from explainvad.explanation.geometry import describe_geometry
 from explainvad.explanation.place import PLACES, locate
@@ -19,7 +20,7 @@ def measure(
     image: InspectionImage,
     region: Region,
     *,
-    reference: NDArray[np.uint8] | None = None,
+    reference: AlignedReference | None = None,
     part_mask: NDArray[np.bool_] | None = None,
     exclude: NDArray[np.bool_] | None = None,
 ) -> RegionFacts:
@@ -28,8 +29,8 @@ def measure(
     Args:
         image: the inspected image, (H, W).
         region: its mask must have the image's shape and at least one pixel.
-        reference: an aligned normal image, uint8 RGB (H, W, 3); colours are then compared with it
-            instead of the surrounding ring.
+        reference: a normal picture laid over the image, see :func:`explainvad.explanation.alignment.align`; colours
+            are then compared with it instead of the surrounding ring, where it reaches that far.
         part_mask: the part's silhouette, bool (H, W), see :func:`explainvad.explanation.part.part_mask`.
             Place and area refer to it when at least half of the region lies in its bounding box, else to
             the whole image. The area share is the ratio of areas, at most 1.
@@ -48,13 +49,12 @@ def measure(
     for name, given in (("part_mask", part_mask), ("exclude", exclude)):
         if given is not None and (given.dtype != np.bool_ or given.shape != shape):
             raise ValueError(f"{name} must be bool with shape {shape}, got {given.dtype} {given.shape}")
-    if reference is not None and (reference.dtype != np.uint8 or reference.shape != (*shape, 3)):
-        raise ValueError(f"reference must be uint8 with shape {(*shape, 3)}, got {reference.dtype} {reference.shape}")
 
     y, x = np.nonzero(mask)
     area = int(x.size)
     frame, box, frame_area = frame_of(x, y, shape, part_mask)
     location = locate(x, y, box)
+    in_image = location if frame == "image" else locate(x, y, (0, 0, image.width, image.height))
     geometry = describe_geometry(mask[y.min() : y.max() + 1, x.min() : x.max() + 1])
 
     # Compare colours with what is normal nearby, on the part where there is enough of it.
@@ -62,13 +62,16 @@ def measure(
     if frame == "part" and part_mask is not None:
         on_part = ring & part_mask[window]
         ring = on_part if on_part.sum() >= _MIN_NORMAL else ring
-    colour = compare_colour(image.pixels[window], mask[window], ring, None if reference is None else reference[window])
+    normal = None if reference is None else reference.crop(window)
+    colour = compare_colour(image.pixels[window], mask[window], ring, normal)
 
     scale = image.mm_per_pixel
     return RegionFacts(
         place=location.place,
         cells=location.cells,
         frame=frame,
+        image_place=in_image.place,
+        image_cells=in_image.cells,
         clock=location.clock,
         radial_zone=location.radial_zone,
         touches_edge=bool(x.min() == 0 or y.min() == 0 or x.max() == image.width - 1 or y.max() == image.height - 1),

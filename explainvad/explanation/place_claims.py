@@ -41,22 +41,29 @@ def _judge_place(match: re.Match[str], facts: RegionFacts) -> Judgement | None:
     stated = _stated_cells(match["first"], match["second"])
     if not stated or _WITHIN.search(match.string[: match.start()]):
         return None
-    if match["image"] and facts.frame != "image":
-        return None  # the grid was laid over the part
-    measured = f"{facts.place} of the {facts.frame}"
-    if not facts.cells:
-        return f"spread across the {facts.frame}", ClaimStatus.PARTLY
-    cells = {divmod(PLACES.index(name), 3) for name in (facts.place, *facts.cells)}
+    frame, place, names = _grid(match, facts)
+    measured = f"{place} of the {frame}"
+    if not names:
+        return f"spread across the {frame}", ClaimStatus.PARTLY
+    cells = {divmod(PLACES.index(name), 3) for name in (place, *names)}
+    outermost = frame == facts.frame and facts.radial_zone == "rim"
     gap = min(abs(r - q) + abs(c - d) for (r, c), (q, d) in product(stated, cells))
     if gap == 0:
         status = ClaimStatus.SUPPORTED
-    elif gap == 1 or ((1, 1) in stated | cells and facts.radial_zone != "rim" and gap == 2):
+    elif gap == 1 or ((1, 1) in stated | cells and not outermost and gap == 2):
         status = ClaimStatus.PARTLY  # a neighbouring cell, or the inner end of a corner cell
     else:
         status = ClaimStatus.CONTRADICTED
     if match["part"] and facts.frame != "part":  # the part could not be told from the background
         return None if status is ClaimStatus.CONTRADICTED else (measured, ClaimStatus.PARTLY)
     return measured, status
+
+
+def _grid(match: re.Match[str], facts: RegionFacts) -> tuple[str, str, tuple[str, ...]]:
+    """Frame, place and cells that the words refer to: those of the image only where they say so."""
+    if match["image"]:
+        return "image", facts.image_place, facts.image_cells
+    return facts.frame, facts.place, facts.cells
 
 
 def _stated_cells(first: str, second: str | None) -> set[tuple[int, int]]:
@@ -92,12 +99,10 @@ def _judge_rim(match: re.Match[str], facts: RegionFacts) -> Judgement | None:
 
 
 def _judge_spread(match: re.Match[str], facts: RegionFacts) -> Judgement | None:
-    if match["image"] and facts.frame != "image":
-        return None
-    if not facts.cells:
-        return f"spread across the {facts.frame}", ClaimStatus.SUPPORTED
-    status = ClaimStatus.PARTLY if len(facts.cells) > 2 else ClaimStatus.CONTRADICTED
-    return ", ".join(facts.cells), status
+    frame, _, cells = _grid(match, facts)
+    if not cells:
+        return f"spread across the {frame}", ClaimStatus.SUPPORTED
+    return ", ".join(cells), ClaimStatus.PARTLY if len(cells) > 2 else ClaimStatus.CONTRADICTED
 
 
 def _judge_edge(match: re.Match[str], facts: RegionFacts) -> Judgement:

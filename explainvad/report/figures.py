@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from explainvad.types import XYXY, CalibrationFacts, Region
+from explainvad.types import XYXY, Alignment, CalibrationFacts, Region
 
 COLOUR_MAP = "plasma"  # perceptually uniform, and visible on grey metal at its low end
 PICTURE_PX = 760  # long side: 86 mm in print at 225 dpi
@@ -24,6 +24,9 @@ CROP_PX = 320
 _OVERLAY_OPACITY = 0.75
 _JPEG_QUALITY = 86
 _INK, _PAPER = (20, 24, 28), (255, 255, 255)
+_BEYOND = (128, 128, 128)  # where a picture has nothing to show
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +138,22 @@ def _box_of(mask: NDArray[np.bool_], size: tuple[int, int]) -> tuple[int, int, i
 
 
 def crop_pair(
-    photo: Image.Image, reference: Image.Image | None, xyxy: XYXY, frame: tuple[int, int]
+    photo: Image.Image,
+    reference: Image.Image | None,
+    xyxy: XYXY,
+    frame: tuple[int, int],
+    alignment: Alignment | None = None,
 ) -> tuple[bytes, bytes | None]:
     """Cut a square around ``xyxy`` (px in ``frame`` = (width, height)) out of picture and reference.
 
-    The reference may have another size: the same relative place is cut. Returns JPEGs of equal size.
+    The reference may have another size: the same relative place is cut, moved as the ``alignment`` says. Returns JPEGs
+    of equal size.
     """
     square = _square_around(xyxy, frame)
-    nominal = None if reference is None else jpeg(_cut(reference, square, frame))
+    nominal = None
+    if reference is not None:
+        there = square if alignment is None else _moved_inside(alignment.moved(square), frame)
+        nominal = jpeg(_cut(reference, there, frame))
     return jpeg(_cut(photo, square, frame)), nominal
 
 
@@ -191,7 +202,7 @@ def _label(
     drawing.text((x + 7 - left, y + 6 - top), region.region_id, font=font, fill=_PAPER)
 
 
-def _square_around(xyxy: XYXY, frame: tuple[int, int]) -> tuple[float, float, float, float]:
+def _square_around(xyxy: XYXY, frame: tuple[int, int]) -> Box:
     """Return a square with some surroundings of the box, moved and cut to lie inside the frame."""
     x0, y0, x1, y1 = xyxy
     smallest = 0.16 * max(frame)  # a speck needs surroundings to be recognised
@@ -201,7 +212,20 @@ def _square_around(xyxy: XYXY, frame: tuple[int, int]) -> tuple[float, float, fl
     return left, top, left + side, top + side
 
 
-def _cut(picture: Image.Image, square: tuple[float, float, float, float], frame: tuple[int, int]) -> Image.Image:
+def _moved_inside(box: Box, frame: tuple[int, int]) -> Box:
+    right, down = (max(0.0, -box[i]) - max(0.0, box[i + 2] - frame[i]) for i in (0, 1))
+    return box[0] + right, box[1] + down, box[2] + right, box[3] + down
+
+
+def laid_over(
+    reference: Image.Image, alignment: Alignment, frame: tuple[int, int], size: tuple[int, int]
+) -> Image.Image:
+    """The reference in the frame of the inspected picture, (width, height) px, at ``size``; grey where it ends."""
+    coefficients = alignment.coefficients(frame, size, reference.size)
+    return reference.transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC, fillcolor=_BEYOND)
+
+
+def _cut(picture: Image.Image, square: Box, frame: tuple[int, int]) -> Image.Image:
     sx, sy = picture.width / frame[0], picture.height / frame[1]
     box = (square[0] * sx, square[1] * sy, square[2] * sx, square[3] * sy)
     return picture.resize((CROP_PX, CROP_PX), Image.Resampling.BICUBIC, box=box)

@@ -125,6 +125,7 @@ def image_page(
     heat_map = read_artifact(run_dir, record, f"maps/{name}.png")
     colour_bar, heat = figures.heat_scales(calibration)[_verdict(record).cell]
     reference = None
+    alignment = record.reference.alignment if record.reference is not None else None
     if record.reference is not None:
         reference = _reference(read_artifact(run_dir, record, f"evidence/{name}-reference.jpg"))
     finding_words = findings(record, REGIONS_SHOWN)
@@ -140,7 +141,7 @@ def image_page(
     for finding in record.findings[:REGIONS_SHOWN]:
         region = finding.region
         frame = (region.mask.width, region.mask.height)
-        crop, nominal = figures.crop_pair(photo, reference, region.xyxy, frame)
+        crop, nominal = figures.crop_pair(photo, reference, region.xyxy, frame, alignment)
         inspected = Picture(
             f"{name}-{len(regions) + 1}.jpg",
             f"Region {region.region_id} of {name} as inspected, {finding.facts.place}.",

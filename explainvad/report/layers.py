@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from explainvad.report.figures import HeatScale, colour_stops, fitted, map_levels, photograph
-from explainvad.types import XYXY, Region
+from explainvad.encoding import encoded
+from explainvad.report.figures import HeatScale, colour_stops, fitted, laid_over, map_levels, photograph
+from explainvad.types import XYXY, Alignment, Region
 
 RAISES, LOWERS = "#e8590c", "#1c6fd6"  # colours of a signed map: told apart by people who see few colours, too
 UNITS = 1000  # of a path, along the picture's long side
@@ -61,6 +62,13 @@ def shown_photograph(data: bytes) -> Layer:
         return kept
     picture = photograph(data)
     return _webp(fitted(picture, min(PHOTO_PX, max(picture.size))), _WEBP_QUALITY)
+
+
+def shown_reference(data: bytes, alignment: Alignment | None, frame: tuple[int, int], photo: Layer) -> Layer:
+    """A kept reference: laid over the ``photo`` of an image of ``frame`` = (width, height) px, where it registers."""
+    if alignment is None:
+        return shown_photograph(data)
+    return _webp(laid_over(photograph(data), alignment, frame, (photo.width, photo.height)), _WEBP_QUALITY)
 
 
 def thumbnail(data: bytes) -> Layer:
@@ -156,12 +164,8 @@ def _palette_layer(steps: NDArray[np.uint8], alpha: bytes) -> Layer:
     """A PNG whose palette is the colour map; ``alpha`` holds the opacity of its first colours."""
     picture = Image.fromarray(steps).convert("P")
     picture.putpalette(bytes.fromhex("".join(colour[1:] for colour in colour_stops(256))))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", transparency=alpha, optimize=True)
-    return Layer(buffer.getvalue(), "image/png", *picture.size)
+    return Layer(encoded(picture, "PNG", transparency=alpha, optimize=True), "image/png", *picture.size)
 
 
 def _webp(picture: Image.Image, quality: int) -> Layer:
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=quality, method=4)
-    return Layer(buffer.getvalue(), "image/webp", *picture.size)
+    return Layer(encoded(picture, "WEBP", quality=quality, method=4), "image/webp", *picture.size)

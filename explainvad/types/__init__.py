@@ -32,6 +32,7 @@ from explainvad.types.protocols import (
     Scorer,
 )
 from explainvad.types.records import (
+    Alignment,
     Claim,
     ClaimStatus,
     Decision,
@@ -45,6 +46,7 @@ from explainvad.types.records import (
     RegionFacts,
     Sentence,
     Verdict,
+    WordProbability,
 )
 from explainvad.types.reports import (
     JSON,
@@ -71,6 +73,7 @@ from explainvad.types.statistics import (
 __all__ = [
     "JSON",
     "XYXY",
+    "Alignment",
     "AttributionMap",
     "Attributor",
     "AuditResult",
@@ -118,5 +121,6 @@ __all__ = [
     "ScorerCard",
     "Sentence",
     "Verdict",
+    "WordProbability",
     "WordRelevance",
 ]

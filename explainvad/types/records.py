@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from explainvad.types.attributions import KeptExplanation
@@ -163,6 +163,8 @@ class RegionFacts:
     place: str  # "upper left", in the part's frame; one of explanation.facts.PLACES
     cells: tuple[str, ...]  # every cell of the 3 x 3 grid that holds >= 20 % of the region
     frame: str  # "part" or "image": what the grid was laid over
+    image_place: str  # the same two with the grid laid over the image, whatever ``frame`` is
+    image_cells: tuple[str, ...]
     clock: int | None  # 1..12, None within the central zone
     radial_zone: str  # "centre", "middle" or "rim"
     touches_edge: bool  # of the image
@@ -183,7 +185,7 @@ class RegionFacts:
     delta_b: float
     delta_e: float  # CIEDE2000
     noise_delta_e: float  # the same between two normal samples: below it, colour says nothing
-    baseline: str  # "surrounding ring" or "reference image"
+    baseline: str  # "surrounding ring", or "reference image" where it was laid over the image
     brightness: str  # "darker", "brighter" or "not measurably different in brightness"
     colour: str | None  # "redder", "bluer", ... None below the noise floor
 
@@ -209,12 +211,68 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class WordProbability:
+    """How probable a word of a fixed vocabulary was to the local model that chose it, given all that it wrote before.
+
+    Products over the word's ``n_tokens``, closing quote included, at temperature 1: ``raw`` under the model's own
+    distribution, ``masked`` under that over the tokens that the grammar allowed. ``removed`` is the share of its own
+    probability that the grammar took from the model on the way: raw = masked * (1 - removed).
+    """
+
+    word: str
+    raw: float
+    masked: float
+    removed: float
+    n_tokens: int
+
+    def __post_init__(self) -> None:
+        for name in ("raw", "masked", "removed"):
+            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Finding:
-    """A region, its facts, and the words about it."""
+    """A region, its facts, and the words about it.
+
+    ``word_probabilities`` are those of the words that a local model chose, by field; empty where none did.
+    """
 
     region: Region
     facts: RegionFacts
     sentences: tuple[Sentence, ...]
+    word_probabilities: Mapping[str, WordProbability] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """The similarity that takes the centre of an image's pixel (x, y, 1) to that of a reference, px.
+
+    The reference is thought of as brought to the image's size.
+    """
+
+    matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
+    agreement: float  # correlation of the lengths of both gradients outside the regions, in [-1, 1]
+
+    def coefficients(
+        self, frame: tuple[int, int], shown: tuple[int, int], reference: tuple[int, int]
+    ) -> tuple[float, float, float, float, float, float]:
+        """For Pillow's affine transform, which counts from the corners of pixels.
+
+        From a picture of the image to one of the reference, of sizes ``shown`` and ``reference``; all are
+        (width, height), px, that of the image itself is ``frame``.
+        """
+        (a, b, x), (c, d, y) = self.matrix
+        x, y = x + 0.5 - (a + b) / 2, y + 0.5 - (c + d) / 2
+        right, down = frame[0] / shown[0], frame[1] / shown[1]
+        wide, high = reference[0] / frame[0], reference[1] / frame[1]
+        return wide * a * right, wide * b * down, wide * x, high * c * right, high * d * down, high * y
+
+    def moved(self, xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+        """Where a box lies on the reference: about its moved centre, neither turned nor scaled."""
+        (a, b, dx), (c, d, dy) = self.matrix
+        x, y = (xyxy[0] + xyxy[2] - 1) / 2, (xyxy[1] + xyxy[3] - 1) / 2
+        right, down = a * x + b * y + dx - x, c * x + d * y + dy - y
+        return xyxy[0] + right, xyxy[1] + down, xyxy[2] + right, xyxy[3] + down
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -224,6 +282,7 @@ class ReferenceMatch:
     reference_id: str
     sha256: str
     distance: float  # trimmed root mean square difference of standardised thumbnails, >= 0
+    alignment: Alignment | None = None  # None where it does not register, or was not asked for
 
 
 @dataclass(frozen=True, slots=True, eq=False)

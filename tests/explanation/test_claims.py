@@ -88,13 +88,16 @@ def _flips(facts: RegionFacts, sentences: tuple[str, ...]) -> Iterator[tuple[str
         row, column = divmod(PLACES.index(facts.place), 3)
         far = PLACES[3 * (2 - row) + 2 - column] if facts.place != "centre" else "lower right"
         if len(facts.cells) == 1:
-            yield place, {"place": far, "cells": (far,), "radial_zone": "rim"}
+            yield (
+                place,
+                {"place": far, "cells": (far,), "image_place": far, "image_cells": (far,), "radial_zone": "rim"},
+            )
         if facts.clock is not None:
             yield place, {"clock": (facts.clock + 5) % 12 + 1}
         if "rim" in place:
             yield place, {"radial_zone": "centre"}
     else:
-        yield place, {"cells": (facts.place,)}
+        yield place, {"cells": (facts.place,), "image_cells": (facts.place,)}
     other = OTHER_SHAPE[facts.shape]
     yield (
         place,
@@ -162,6 +165,8 @@ OTHER_FACTS = make_facts(
     orientation_deg=None,
     holes=2,
     frame="image",
+    image_place="lower right",
+    image_cells=("lower right",),
 )
 
 
@@ -289,8 +294,20 @@ def test_neighbouring_cells_are_partly_right() -> None:
     assert status["centre"] is ClaimStatus.CONTRADICTED
 
 
+def test_a_place_of_the_image_is_held_against_the_image() -> None:
+    facts = make_facts(image_place="centre", image_cells=("centre",))  # a small part, off to the side
+    for words, status in (
+        ("the upper left of the part", ClaimStatus.SUPPORTED),
+        ("the upper left", ClaimStatus.SUPPORTED),
+        ("the centre of the image", ClaimStatus.SUPPORTED),
+        ("the lower right of the part", ClaimStatus.CONTRADICTED),
+        ("the upper left of the image", ClaimStatus.PARTLY),
+    ):
+        assert check(f"It lies in {words}.", facts).status is status, words
+    assert check("It spreads across the whole image.", facts).status is ClaimStatus.CONTRADICTED
+
+
 def test_another_frame_or_baseline_cannot_be_checked() -> None:
-    assert check("It lies in the lower right of the image.", make_facts()).status is ClaimStatus.UNVERIFIABLE
     assert check("It covers 3 % of the image.", make_facts()).status is ClaimStatus.UNVERIFIABLE
     assert check("It is brighter than the reference image.", make_facts()).status is ClaimStatus.UNVERIFIABLE
     assert check("It is 4 mm long.", make_facts(length_mm=None)).status is ClaimStatus.UNVERIFIABLE

@@ -46,8 +46,9 @@ def test_the_part_is_the_frame_where_the_region_lies_on_it() -> None:
     on_part = _measure(_box(64, 34, 70, 40), part_mask=part)
     assert (on_part.place, on_part.frame) == ("upper left", "part")
     assert on_part.area_share == pytest.approx(36 / 3600)
+    assert (on_part.image_place, on_part.image_cells) == ("centre", ("centre",))
     beside = _measure(_box(4, 34, 10, 40), part_mask=part)
-    assert (beside.place, beside.frame) == ("middle left", "image")
+    assert (beside.place, beside.frame, beside.image_place) == ("middle left", "image", "middle left")
     assert beside.area_share == pytest.approx(36 / 10800)
 
 
@@ -116,5 +117,3 @@ def test_wrong_input_is_refused() -> None:
         _measure(mask, part_mask=mask.astype(np.uint8))
     with pytest.raises(ValueError, match="exclude must be bool"):
         _measure(mask, exclude=mask[1:])
-    with pytest.raises(ValueError, match="reference must be uint8"):
-        _measure(mask, reference=np.zeros((90, 120), np.uint8))

@@ -83,6 +83,8 @@ def _finding(
         place=place,
         cells=(place,),
         frame="part",
+        image_place="centre",
+        image_cells=("centre",),
         clock=2,
         radial_zone="middle",
         touches_edge=False,
