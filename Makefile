@@ -33,6 +33,7 @@ bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/onnx_backbone.py
 	$(BIN)/python tests/benchmarks/lot_statement.py
 	$(BIN)/python tests/benchmarks/tail_extension.py
+	$(BIN)/python tests/benchmarks/metrics_scale.py
 	$(BIN)/python tests/benchmarks/explanation_speed.py
 
 # PDF reports of up to 5,000 pages, against one document that is not divided
@@ -40,7 +41,7 @@ bench-report: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/report_scale.py
 
 # Against anomalib, in an environment of its own; then the README's comparison section is written
-PEER_BENCHMARKS := coreset patchcore winclip padim_efficientad reconstruction_parity patch_index profiles
+PEER_BENCHMARKS := coreset patchcore winclip padim_efficientad reconstruction_parity patch_index metrics_parity profiles
 bench-peers: $(VENV)/ready build/peer/ready
 	$(BIN)/python tests/benchmarks/coreset.py --stream 4000
 	for name in $(PEER_BENCHMARKS); do $(BIN)/python tests/benchmarks/$$name.py || exit 1; done

@@ -14,7 +14,7 @@ import typer
 from explainvad.cli_audit import audit_sample
 from explainvad.cli_backbone import export_backbone, train_backbone
 from explainvad.cli_describers import DescriberChoice
-from explainvad.cli_evaluate import evaluate
+from explainvad.cli_evaluate import compare, evaluate
 from explainvad.cli_explain import Maps, explain_command, kinds_of
 from explainvad.cli_fit import Device, GroupBy, extend, fit, inspect
 from explainvad.cli_models import models_app
@@ -176,6 +176,7 @@ def _settings_for(lot: Path, describer: str | None) -> InspectionConfig | None:
 
 
 app.command()(evaluate)
+app.command()(compare)
 
 
 @app.command()

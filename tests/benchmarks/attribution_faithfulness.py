@@ -36,7 +36,9 @@ from explainvad.detection.backbone.embedded import EmbeddedBackbone
 from explainvad.detection.backbone.network import HybridBackbone
 from explainvad.detection.backbones import Backbones
 from explainvad.detection.banks.anomaly_dino import AnomalyDINO, AnomalyDINOOptions
-from explainvad.evaluation.datasets import LabelledItem, load_dataset, read_mask
+from explainvad.evaluation.datasets.items import LabelledItem
+from explainvad.evaluation.datasets.load import load_dataset
+from explainvad.evaluation.datasets.masks import read_truth
 from explainvad.evaluation.faithfulness import (
     deletion_insertion,
     erase_test,
@@ -67,7 +69,7 @@ def main() -> None:
         return attention_cost()
     torch.set_num_threads(1)
     inspector = Inspector.load(given.model or next(given.demo.glob("*.evad")), "cpu")
-    items = spread([item for item in load_dataset(given.demo / "labelled").items if item.mask_path], given.images)
+    items = spread([item for item in load_dataset(given.demo / "labelled").test if item.mask_paths], given.images)
     rows: Rows = defaultdict(lambda: defaultdict(list))
     erased: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for done, item in enumerate(items, start=1):
@@ -96,8 +98,8 @@ def measure(
 ) -> None:
     """Every figure of one image."""
     image = read_image(collect_references([item.path])[0])
-    assert item.mask_path is not None
-    mask = read_mask(item.mask_path, (image.height, image.width))
+    mask = read_truth(item, (image.height, image.width))
+    assert mask is not None
     reference = brought_to(decoded(inspector.gallery.nearest(image)[1]), image.width, image.height)
     trained = maps_of(inspector, inspector.ensemble.scorers, image)
     untrained = maps_of(inspector, [with_random_weights(s) for s in inspector.ensemble.scorers], image)

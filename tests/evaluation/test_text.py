@@ -7,7 +7,6 @@ import io
 import json
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -474,7 +473,7 @@ def test_a_local_model_tells_how_sure_it_was(tmp_path: Path) -> None:
 
 
 def test_a_data_set_is_evaluated_with_its_text(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "bootstrap_interval", partial(evaluate.bootstrap_interval, n_resamples=20))
+    monkeypatch.setattr(evaluate, "RESAMPLES", 20)
     root = write_dataset(tmp_path / "discs", n_good=2)
     settings = tmp_path / "explainvad.toml"
     settings.write_text(CONFIG_TOML)
