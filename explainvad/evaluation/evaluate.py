@@ -16,7 +16,7 @@ from explainvad.admission import cells_of, unknown_cell
 from explainvad.config import InspectionConfig
 from explainvad.describing import recorded_describer
 from explainvad.errors import LotError, StorageError, UnreadableImageError
-from explainvad.evaluation.datasets import LabelledDataset, load_dataset, read_mask
+from explainvad.evaluation.datasets import load_dataset, read_mask
 from explainvad.evaluation.metrics import (
     PixelMetrics,
     bootstrap_interval,
@@ -25,17 +25,16 @@ from explainvad.evaluation.metrics import (
     iou,
     region_hit,
 )
+from explainvad.evaluation.splitting import for_fitting
 from explainvad.evaluation.text import TextEvaluation
 from explainvad.evaluation.text_arms import arms
 from explainvad.evaluation.text_tables import console, write_text
 from explainvad.evaluation.verdicts import LabelledVerdicts
-from explainvad.lot import LotFile, display_name, read_image
+from explainvad.lot import LotFile, read_image
 from explainvad.pipeline import Inspector
 from explainvad.types import Decision, ImageRecord, Interval, Progress
-from explainvad.uncertainty.grouping import group_labels
 from explainvad.uncertainty.lot_statistics import clopper_pearson
 
-TEST_SHARE = 1 / 3  # of the good images of a flat data set, kept from fitting
 AUPRO_LIMITS = (0.30, 0.05)
 
 
@@ -104,7 +103,7 @@ def evaluate_dataset(
     if model is not None:
         inspector, fitted_on = Inspector.load(model, config.device), f"fitted before ({model.name})"
     else:
-        fitting = dataset.train or _for_fitting(dataset, group, config.seed)
+        fitting = dataset.train or for_fitting(dataset, group, config.seed)
         inspector = Inspector.fit(fitting, config=config, group=group, progress=progress)
         fitted_on = f"fitted on {len(fitting)} good images"
     measured = _Measured()
@@ -162,21 +161,6 @@ def _context(root: Path, fitted_on: str, config: InspectionConfig) -> dict[str, 
     """What the results of text rest on."""
     describer = recorded_describer(config.describer)
     return {"dataset": root.resolve().name, "fitted_on": fitted_on, "describer": describer}
-
-
-def _for_fitting(dataset: LabelledDataset, group: str | None, seed: int) -> list[Path]:
-    """Good images of a flat data set to fit on: whole groups, about two thirds of the images."""
-    good = [item.path for item in dataset.items if item.defect is None]
-    labels, _ = group_labels([display_name(path.name) for path in good], group)
-    names = sorted(set(labels))
-    order = np.random.default_rng(seed).permutation(len(names))
-    size = Counter(labels)
-    test: set[str] = set()
-    for i in order:
-        if sum(size[name] for name in test) >= TEST_SHARE * len(good):
-            break
-        test.add(names[int(i)])
-    return [path for path, label in zip(good, labels, strict=True) if label not in test]
 
 
 class _Measured:
