@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -18,9 +17,8 @@ _CHANCE = 0.5  # of AUROC
 def interval_figure(comparison: Comparison) -> Figure:
     """AUROC and AUPRO of every arm, a mark a group of defects, with 95 % intervals."""
     arms = [s.arm for s in comparison.scored]
-    figure, panels = plt.subplots(
-        1, len(METRICS), figsize=(WIDTH, 1.0 + 0.36 * len(arms)), sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.36 * len(arms)), layout="constrained")
+    panels = figure.subplots(1, len(METRICS), sharey=True)
     for axes, metric in zip(panels, METRICS, strict=True):
         for g, group in enumerate(comparison.present):
             rows = [(y, i) for y, arm in enumerate(arms) if (i := comparison.interval(arm, group, metric)) is not None]
@@ -43,7 +41,8 @@ def kinds_figure(comparison: Comparison) -> Figure:
     table = comparison.by_kind()
     kinds = list(next(iter(table.values())))
     values = np.array([[row[kind] for kind in kinds] for row in table.values()])
-    figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.34 * len(table)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.34 * len(table)), layout="constrained")
+    axes = figure.subplots()
     axes.imshow(values, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
     for (y, x), value in np.ndenumerate(values):
         axes.text(x, y, f"{value:.2f}", ha="center", va="center", color="white" if abs(value - 0.5) > 0.35 else "black")
@@ -65,9 +64,8 @@ def maps_figure(comparison: Comparison, kinds: Sequence[str] = ()) -> Figure:
     chosen = [int(np.flatnonzero(data.kinds == kind)[0]) for kind in kinds if kind in data.kinds]
     good = np.flatnonzero(data.kinds == GOOD).tolist()
     rows = 1 + len(comparison.scored)
-    figure, panels = plt.subplots(
-        rows, len(chosen), figsize=(WIDTH, WIDTH / len(chosen) * rows), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(WIDTH, WIDTH / len(chosen) * rows), layout="constrained")
+    panels = figure.subplots(rows, len(chosen), squeeze=False)
     for column, i in enumerate(chosen):
         panels[0, column].imshow(data.test[i].pixels)
         panels[0, column].set_title(str(data.kinds[i]).replace("_", " "), fontsize=7)
@@ -88,9 +86,8 @@ def maps_figure(comparison: Comparison, kinds: Sequence[str] = ()) -> Figure:
 def difference_figure(comparison: Comparison, pairs: Sequence[tuple[str, str]]) -> Figure:
     """What the first arm of each pair has over the second, by group, with 95 % intervals over the same images."""
     groups = comparison.present
-    figure, panels = plt.subplots(
-        1, len(METRICS), figsize=(WIDTH, 1.0 + 0.36 * len(pairs)), sharey=True, layout="constrained"
-    )
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.36 * len(pairs)), layout="constrained")
+    panels = figure.subplots(1, len(METRICS), sharey=True)
     for axes, metric in zip(panels, METRICS, strict=True):
         for g, group in enumerate(groups):
             for y, (arm, other) in enumerate(pairs):

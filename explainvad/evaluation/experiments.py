@@ -34,6 +34,11 @@ AUROC, AUPRO = "AUROC", "AUPRO"
 METRICS = (AUROC, AUPRO)
 
 Direction = Literal["higher", "lower", "not shown"]
+_WORDS: dict[Direction, str] = {
+    "higher": "the former finds more",
+    "lower": "the former finds less",
+    "not shown": "no difference is shown",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +200,15 @@ class Comparison:
         one, two = (self._draws.get((name, group, metric)) for name in (arm, other))
         return None if one is None or two is None else interval_of(one - two)
 
+    def sentence(self, arm: str, other: str, group: str, metric: str) -> str:
+        """What ``arm`` has over ``other``, in words that claim no more than the interval shows."""
+        found = self.difference(arm, other, group, metric)
+        return (
+            f"{metric} on {group} defects: {arm} {said(self.interval(arm, group, metric))}, {other} "
+            f"{said(self.interval(other, group, metric))}, a difference of {said(found, signed=True)}: "
+            f"**{_WORDS[direction(found)]}**."
+        )
+
     def rows(self) -> list[dict[str, Any]]:
         """All metrics as plain values, for a table."""
         return [
@@ -236,7 +250,7 @@ def said(interval: Interval | None, signed: bool = False) -> str:
     """An interval in a sentence; ``signed`` for a difference."""
     if interval is None:
         return "not defined"
-    style = "+.2f" if signed else ".2f"
+    style = "+.3f" if signed else ".2f"
     return f"{interval.estimate:{style}} [{interval.lower:{style}}, {interval.upper:{style}}]"
 
 

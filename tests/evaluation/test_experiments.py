@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,7 +32,6 @@ from explainvad.evaluation.experiments import (
 )
 from explainvad.types import Interval
 
-mpl.use("Agg")
 SIDE = 64
 TINY = {"resolution": 64, "backbone": "embedded", "layers": [1]}
 ARMS = [Arm("bank", "patchcore", TINY), Arm("attention", "sa-patchcore", TINY)]
@@ -154,10 +152,15 @@ def test_a_difference_is_that_of_the_estimates(data: ExperimentData) -> None:
     right = (data.kinds != GOOD).astype(float)
     maps = [np.zeros((SIDE, SIDE), np.float32)] * len(right)
     scored = [Scored(name, None, s, maps, 0.0, right) for name, s in (("right", right), ("wrong", -right))]
-    found = Comparison(data, scored, groups_of(data, ()), 50).difference("right", "wrong", "structural", AUROC)
+    comparison = Comparison(data, scored, groups_of(data, ()), 50)
+    found = comparison.difference("right", "wrong", "structural", AUROC)
 
     assert found is not None and (found.estimate, found.lower, found.upper) == (1, 1, 1)
     assert direction(found) == "higher"
+    assert comparison.sentence("wrong", "right", "structural", AUROC) == (
+        "AUROC on structural defects: wrong 0.00 [0.00, 0.00], right 1.00 [1.00, 1.00], a difference of -1.000 "
+        "[-1.000, -1.000]: **the former finds less**."
+    )
 
 
 def test_missing_weights_are_told_and_wrong_options_refused(tmp_path: Path) -> None:
@@ -173,9 +176,9 @@ def test_missing_weights_are_told_and_wrong_options_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("interval", "word", "text"),
     [
-        (Interval(0.10, 0.02, 0.20, 0.95), "higher", "+0.10 [+0.02, +0.20]"),
-        (Interval(-0.10, -0.20, -0.02, 0.95), "lower", "-0.10 [-0.20, -0.02]"),
-        (Interval(0.10, 0.00, 0.20, 0.95), "not shown", "+0.10 [+0.00, +0.20]"),
+        (Interval(0.10, 0.02, 0.20, 0.95), "higher", "+0.100 [+0.020, +0.200]"),
+        (Interval(-0.10, -0.20, -0.02, 0.95), "lower", "-0.100 [-0.200, -0.020]"),
+        (Interval(0.10, 0.00, 0.20, 0.95), "not shown", "+0.100 [+0.000, +0.200]"),
         (None, "not shown", "not defined"),
     ],
 )
