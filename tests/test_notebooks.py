@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -16,7 +17,9 @@ from run_factories import passed_run
 from explainvad.evaluation.scored import GOOD, ScoredImages
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("calibration", "uncertainty", "lot_statistics", "drift", "localized_explanation")
+EXPERIMENTS = ("attention",)
+NAMES = ("calibration", "uncertainty", "lot_statistics", "drift", "localized_explanation", *EXPERIMENTS)
+COMPARED = re.compile(r"a difference of ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]: \*\*(.+)\*\*\.")
 
 
 def read(name: str) -> NotebookNode:
@@ -45,6 +48,18 @@ def conclusions(notebook: NotebookNode) -> list[str]:
     """The sentences that the last cell made from the numbers."""
     (text,) = shown(notebook.cells[-1], "text/markdown")
     return [line.removeprefix("- ") for line in text.splitlines()]
+
+
+def check_claims(says: list[str]) -> None:
+    """A difference is claimed where its interval lies on one side of zero, and nowhere else."""
+    compared = [(*map(float, found.groups()[:3]), found[4]) for text in says if (found := COMPARED.search(text))]
+    assert compared
+    for value, lower, upper, words in compared:
+        assert lower <= value <= upper
+        if lower > 0 or upper < 0:
+            assert words == ("the former finds more" if lower > 0 else "the former finds less")
+        elif lower < 0 < upper:  # at exactly 0.000 the digits do not tell
+            assert words == "no difference is shown"
 
 
 def test_these_are_all_the_notebooks() -> None:
@@ -80,7 +95,10 @@ def test_a_notebook_runs_and_explains_its_figures(name: str) -> None:
         assert following.source.startswith("**To an auditor.**")
     complaints = [o.text for cell in notebook.cells for o in cell.get("outputs", ()) if o.output_type == "stream"]
     assert not complaints
-    assert len(conclusions(notebook)) >= 4
+    says = conclusions(notebook)
+    assert len(says) >= 4
+    if name in EXPERIMENTS:
+        check_claims(says)
 
 
 @pytest.mark.thorough

@@ -39,13 +39,13 @@ def photograph_defect(kind: str, number: int, shot: Shot, rng: np.random.Generat
     while True:
         defective = photograph(DEFECTS[kind](rng, number), shot)
         step = np.abs(defective.astype(np.int16) - normal).max(axis=2)
-        mask = _tidy(step >= _STEP)
+        mask = tidy_mask(step >= _STEP)
         if (step >= _CLEAR_STEP).sum() >= _CLEAR_AREA:
             return DefectivePart(np.where(mask[..., None], defective, normal), normal, mask)
 
 
-def _tidy(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Close the noise's pinholes and drop its specks."""
+def tidy_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Close the pinholes that noise left in a mask (H, W), and drop its specks."""
     closed = ndimage.binary_closing(np.pad(mask, 2), iterations=1)[2:-2, 2:-2]
     filled = ~_without_islands(~closed)
     return _without_islands(filled)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from explainvad.demo.defects import DEFECTS, photograph_defect
+from explainvad.demo.files import jpeg, png, write
 from explainvad.demo.parts import flange
 from explainvad.demo.photograph import Shot, photograph
 from explainvad.errors import StorageError, UsageError
@@ -132,11 +130,11 @@ def _write_all(folders: DemoFolders, seed: int, n_reference: int) -> Iterator[li
     for index in range(n_reference):
         shot = Shot.draw(_generator(seed, _REFERENCE, index))
         path = folders.reference / f"flange_{index + 1:04d}.jpg"
-        yield [_write(path, _jpeg(photograph(flange(), shot)))]
+        yield [write(path, jpeg(photograph(flange(), shot)))]
 
     kinds = [(kind, number) for kind, count in LOT_COMPOSITION.items() for number in range(count)]
     serials = 2101 + np.random.default_rng([seed, _LOT]).permutation(len(kinds))
-    _write(folders.lot / "lot.toml", _LOT_TOML.encode())
+    write(folders.lot / "lot.toml", _LOT_TOML.encode())
     for index, (kind, number) in enumerate(kinds):
         yield _write_lot_file(folders, seed, index, kind, number, f"flange_{serials[index]}")
 
@@ -145,36 +143,18 @@ def _write_lot_file(folders: DemoFolders, seed: int, index: int, kind: str, numb
     """Write one file of the lot and, where it can be read, its labelled copy and mask."""
     name = f"{stem}.jpg"
     if kind == "text_file":
-        return [_write(folders.lot / f"{stem}.png", _NOT_AN_IMAGE)]
+        return [write(folders.lot / f"{stem}.png", _NOT_AN_IMAGE)]
     shot = Shot.draw(_generator(seed, _LOT, index))
     if kind in DEFECTS:
         part = photograph_defect(kind, number, shot, _generator(seed, _LOT, index, 1))
-        image = _jpeg(part.picture)
-        mask = _write(folders.labelled / "ground_truth" / kind / f"{stem}.png", _png(part.mask))
-        return [mask, _write(folders.lot / name, image), _write(folders.labelled / kind / name, image)]
-    image = _jpeg(photograph(flange(), shot))
+        image = jpeg(part.picture)
+        mask = write(folders.labelled / "ground_truth" / kind / f"{stem}.png", png(part.mask))
+        return [mask, write(folders.lot / name, image), write(folders.labelled / kind / name, image)]
+    image = jpeg(photograph(flange(), shot))
     if kind == "truncated_file":
-        return [_write(folders.lot / name, image[: len(image) * 2 // 5])]
-    return [_write(folders.lot / name, image), _write(folders.labelled / kind / name, image)]
+        return [write(folders.lot / name, image[: len(image) * 2 // 5])]
+    return [write(folders.lot / name, image), write(folders.labelled / kind / name, image)]
 
 
 def _generator(*entropy: int) -> np.random.Generator:
     return np.random.default_rng(entropy)
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
-
-
-def _png(mask: NDArray[np.bool_]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from explainvad.demo.camera import developed, sensor_noise
 from explainvad.demo.lighting import Light, shade, tool_mark_tilt
 from explainvad.demo.surface import OVERSAMPLING, Array, Material, Surface, blur, canvas, inside, rgb, texture
 
@@ -100,8 +101,8 @@ def photograph(surface: Surface, shot: Shot) -> NDArray[np.uint8]:
     # Expose.
     light = _dusted(light, shot.dust) * (np.float32(_EXPOSURE) * _vignette())
     light *= rgb(shot.white_balance)
-    picture = _developed(light)
-    picture += _noise(picture, shot.noise_seed)
+    picture = developed(light)
+    picture += sensor_noise(picture, shot.noise_seed)
     return np.clip(np.rint(picture.transpose(1, 2, 0)), 0, 255).astype(np.uint8)
 
 
@@ -164,18 +165,3 @@ def _dusted(light: Array, dust: NDArray[np.float64]) -> Array:
         speck = np.exp(-((x - cx % 1) ** 2 + (y - cy % 1) ** 2) / (2 * size**2)) * brightness
         light[:, row - 3 : row + 4, column - 3 : column + 4] += speck.astype(np.float32)
     return light
-
-
-def _developed(light: Array) -> Array:
-    """Return sRGB values, 0 to 255, of linear light; highlights roll off instead of clipping."""
-    exposed = 1 - np.exp(-light)
-    encoded = np.where(exposed < 0.0031308, 12.92 * exposed, 1.055 * exposed ** (1 / 2.4) - 0.055)
-    return (255 * encoded).astype(np.float32)
-
-
-def _noise(picture: Array, seed: int) -> Array:
-    """Return sensor noise, in grey levels: photon noise, a read-out floor, and the grain of demosaicing."""
-    raw = np.random.default_rng(seed).standard_normal(picture.shape, dtype=np.float32)
-    grain = 0.7 * raw + 1.35 * ndimage.uniform_filter(raw, (1, 3, 3))
-    noise: Array = grain * np.sqrt(1.5 + 0.011 * picture)
-    return noise

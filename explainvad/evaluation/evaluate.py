@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from explainvad.admission import cells_of, unknown_cell
 from explainvad.config import InspectionConfig
@@ -24,16 +21,15 @@ from explainvad.evaluation.datasets.load import load_dataset
 from explainvad.evaluation.datasets.masks import read_defects, read_truth
 from explainvad.evaluation.measuring import DeployedThresholds, Measuring, Truth, reference_files
 from explainvad.evaluation.metrics.resampling import N_RESAMPLES, Resampling
+from explainvad.evaluation.splitting import for_fitting
 from explainvad.evaluation.text import TextEvaluation
 from explainvad.evaluation.text_arms import arms
 from explainvad.evaluation.text_tables import console, write_text
-from explainvad.lot import LotFile, display_name, read_image
+from explainvad.lot import LotFile, read_image
 from explainvad.pipeline import Inspector
 from explainvad.types import Progress
-from explainvad.uncertainty.grouping import group_labels
 from explainvad.whole_files import write_whole
 
-TEST_SHARE = 1 / 3  # of the good images of a flat data set, kept from fitting
 RESAMPLES = N_RESAMPLES
 METRICS, RESAMPLED = "metrics.json", "resamples.npz"  # in the folder of results
 
@@ -110,7 +106,7 @@ def evaluate_category(dataset: LabelledDataset, out: Path, plan: Plan, progress:
         config = config.model_copy(update={"seed": inspector.config.seed})
     words = TextEvaluation(arms(config), config.seed) if plan.text else None  # no fit for a describer that is unusable
     if plan.model is None:
-        fitting = dataset.train or _for_fitting(dataset, group, config.seed)
+        fitting = dataset.train or for_fitting(dataset, group, config.seed)
         inspector = Inspector.fit(fitting, config=config, group=group, progress=progress)
         fitted_on = f"fitted on {len(fitting)} good images"
     used = set(fitting)
@@ -201,18 +197,3 @@ def _context(root: Path, fitted_on: str, config: InspectionConfig) -> dict[str, 
     """What the results of text rest on."""
     describer = recorded_describer(config.describer)
     return {"dataset": root.resolve().name, "fitted_on": fitted_on, "describer": describer}
-
-
-def _for_fitting(dataset: LabelledDataset, group: str | None, seed: int) -> list[Path]:
-    """Good images of a flat data set to fit on: whole groups, about two thirds of the images."""
-    good = [item.path for item in dataset.test if item.defect is None]
-    labels, _ = group_labels([display_name(path.name) for path in good], group)
-    names = sorted(set(labels))
-    order = np.random.default_rng(seed).permutation(len(names))
-    size = Counter(labels)
-    test: set[str] = set()
-    for i in order:
-        if sum(size[name] for name in test) >= TEST_SHARE * len(good):
-            break
-        test.add(names[int(i)])
-    return [path for path, label in zip(good, labels, strict=True) if label not in test]

@@ -17,7 +17,6 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from tiny_parts import CONFIG, FOREIGN, GOOD, HEIGHT, RUST, RUSTY, WIDTH, write_part
 
 from explainvad import Decision, ImageRecord, Inspector
-from explainvad.demo.logical import make_logical
 from explainvad.errors import LotError, StorageError, TooFewImagesError
 from explainvad.evaluation import evaluate
 from explainvad.evaluation.evaluate import Evaluation, evaluate_dataset
@@ -256,10 +255,24 @@ def test_results_that_cannot_be_written_are_a_storage_error(dataset: Path, model
 
 
 def test_saturation_thresholds_of_a_data_set_reach_the_results(model: Path, tmp_path: Path) -> None:
-    root = make_logical(tmp_path / "data", n_train=1, n_good=2, n_each=1)
+    root, place = tmp_path / "data", tmp_path / "data" / "part"
+    kinds = {"logical_anomalies": (FOREIGN, 255), "structural_anomalies": (RUSTY, 254)}
+    for i, split in enumerate(("train", "validation", "test")):
+        write_part(place / split / GOOD / "000.png", 8000 + i, GOOD)
+    for i, (kind, (made, value)) in enumerate(kinds.items()):
+        write_part(place / "test" / kind / "000.png", 8100 + i, made)
+        mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        mask[RUST] = value
+        (place / "ground_truth" / kind / "000").mkdir(parents=True)
+        Image.fromarray(mask).save(place / "ground_truth" / kind / "000" / "000.png")
+    saturations = [
+        {"defect_name": kind, "pixel_value": value, "saturation_threshold": 0.5, "relative_saturation": True}
+        for kind, (_, value) in kinds.items()
+    ]
+    (place / "defects_config.json").write_text(json.dumps(saturations))
     result = evaluate_dataset(root, tmp_path / "out", layout="mvtec-loco", model=model, config=CONFIG)
     r = result.results
-    assert r["source"]["name"] == "own data / tray"  # in the layout of MVTec LOCO AD, but none of its categories
+    assert r["source"]["name"] == "own data / part"  # in the layout of MVTec LOCO AD, but none of its categories
     for limit in ("0.30", "0.05"):
         assert 0 <= r["pixel"]["auspro"][limit]["estimate"] <= 1
     assert "AU-sPRO(FPR <= 0.05)" in result.table()
