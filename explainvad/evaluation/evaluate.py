@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from explainvad.evaluation.text import TextEvaluation
 from explainvad.evaluation.text_arms import arms
 from explainvad.evaluation.text_tables import console, write_text
 from explainvad.lot import LotFile, read_image
+from explainvad.model_card import versions
 from explainvad.pipeline import Inspector
 from explainvad.types import Progress
 from explainvad.whole_files import write_whole
@@ -101,13 +103,16 @@ def evaluate_category(dataset: LabelledDataset, out: Path, plan: Plan, progress:
     """The same for a category that is loaded already; ``metrics.json`` is written last, and whole."""
     config, group = plan.config, plan.group
     fitting: Sequence[Path] = ()
+    fit_seconds: float | None = None
     if plan.model is not None:
         inspector, fitted_on = Inspector.load(plan.model, config.device), f"fitted before ({plan.model.name})"
         config = config.model_copy(update={"seed": inspector.config.seed})
     words = TextEvaluation(arms(config), config.seed) if plan.text else None  # no fit for a describer that is unusable
     if plan.model is None:
         fitting = dataset.train or for_fitting(dataset, group, config.seed)
+        started = time.perf_counter()
         inspector = Inspector.fit(fitting, config=config, group=group, progress=progress)
+        fit_seconds = time.perf_counter() - started
         fitted_on = f"fitted on {len(fitting)} good images"
     used = set(fitting)
     items = [item for item in dataset.test if item.path not in used]
@@ -151,6 +156,8 @@ def evaluate_category(dataset: LabelledDataset, out: Path, plan: Plan, progress:
             "source": _source(dataset),
             "fingerprint": plan.fingerprint(dataset),
             "fitted_on": fitted_on,
+            "fit_seconds": fit_seconds,
+            "made_with": _made_with(inspector.config),
             "alpha": inspector.config.alpha,
             "n_cal": calibration.n_cal,
             "unmasked_defects": list(dataset.unmasked_defects),
@@ -172,6 +179,16 @@ def evaluate_category(dataset: LabelledDataset, out: Path, plan: Plan, progress:
     except OSError as error:
         raise StorageError(f"the results could not be written to {out}: {error.strerror or error}") from error
     return evaluation
+
+
+def _made_with(config: InspectionConfig) -> dict[str, Any]:
+    """What else the results depend on."""
+    return {
+        "profile": config.profile,
+        "seed": config.seed,
+        "versions": {"explainvad": version("explainvad"), **versions()},
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def _source(dataset: LabelledDataset) -> dict[str, Any]:

@@ -21,6 +21,7 @@ COLUMNS = {
     "aupimo": "AUPIMO (FPR 1e-5 to 1e-4)",
     "pointing": "pointing game",
 }
+TIMES = {"fit_seconds": "fit, s", "image_milliseconds": "an image, ms"}
 
 
 def summary(source: str, licence: str, results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -33,13 +34,22 @@ def summary(source: str, licence: str, results: Mapping[str, Mapping[str, Any]])
     for name in COLUMNS:
         defined = [row[name]["estimate"] for row in rows.values() if row[name] is not None]
         mean[name] = {"estimate": sum(defined) / len(defined), "n_categories": len(defined)} if defined else None
-    return {"source": source, "licence": licence, "columns": COLUMNS, "categories": rows, "mean": mean}
+    made_with = {category: of_category["made_with"] for category, of_category in results.items()}
+    return {
+        "source": source,
+        "licence": licence,
+        "columns": COLUMNS,
+        "categories": rows,
+        "mean": mean,
+        "times": {category: _times(of_category) for category, of_category in results.items()},
+        "made_with": made_with,
+    }
 
 
 def markdown(suite: Mapping[str, Any]) -> str:
     """A table with a line for each category; metrics that no category defines are left out."""
     shown = _shown(suite)
-    head = ["category", *(COLUMNS[name] for name in shown)]
+    head = ["category", *(COLUMNS[name] for name in shown), *TIMES.values()]
     lines = [
         f"# {suite['source']}",
         "",
@@ -47,23 +57,24 @@ def markdown(suite: Mapping[str, Any]) -> str:
     ]
     lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for category, row in suite["categories"].items():
-        lines.append(f"| {' | '.join([category, *(_cell(row[name]) for name in shown)])} |")
-    lines.append(f"| {' | '.join(['mean', *(_cell(suite['mean'][name]) for name in shown)])} |")
-    return "\n".join([*lines, "", _NOTES]) + "\n"
+        cells = [category, *(_cell(row[name]) for name in shown), *_time_cells(suite["times"][category])]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"| {' | '.join(['mean', *(_cell(suite['mean'][name]) for name in shown), *('' for _ in TIMES)])} |")
+    return "\n".join([*lines, "", _NOTES, "", made_with(suite)]) + "\n"
 
 
 def latex(suite: Mapping[str, Any]) -> str:
     """The same as a ``tabular`` with the rules of booktabs."""
     shown = _shown(suite)
-    head = ["category", *(COLUMNS[name].replace("<=", r"$\leq$") for name in shown)]
-    rows = [
-        " & ".join([_escaped(category), *(_cell(row[name], "{\\scriptsize ", "}") for name in shown)]) + r" \\"
-        for category, row in suite["categories"].items()
-    ]
-    mean = " & ".join(["mean", *(_cell(suite["mean"][name]) for name in shown)]) + r" \\"
+    head = ["category", *(COLUMNS[name].replace("<=", r"$\leq$") for name in shown), *TIMES.values()]
+    rows = []
+    for category, row in suite["categories"].items():
+        cells = [_cell(row[name], "{\\scriptsize ", "}") for name in shown]
+        rows.append(" & ".join([_escaped(category), *cells, *_time_cells(suite["times"][category])]) + r" \\")
+    mean = " & ".join(["mean", *(_cell(suite["mean"][name]) for name in shown), *("" for _ in TIMES)]) + r" \\"
     lines = [
-        f"% {suite['source']}; licence: {suite['licence']}. {_NOTES}",
-        rf"\begin{{tabular}}{{l{'r' * len(shown)}}}",
+        f"% {suite['source']}; licence: {suite['licence']}. {_NOTES} {made_with(suite)}",
+        rf"\begin{{tabular}}{{l{'r' * (len(shown) + len(TIMES))}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
         r"\midrule",
@@ -74,6 +85,17 @@ def latex(suite: Mapping[str, Any]) -> str:
         r"\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def made_with(suite: Mapping[str, Any]) -> str:
+    """Profile, seed, versions and platform in a sentence; categories measured at different times may differ."""
+    said = list(dict.fromkeys(_said(made) for made in suite["made_with"].values()))
+    return said[0] if len(said) == 1 else f"Not all alike: {' / '.join(said)} See suite.json for each category."
+
+
+def _said(made: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    return f"Profile {made['profile']}, seed {made['seed']}; {versions}; {made['platform']}."
 
 
 _NOTES = "F1 is at the deployed threshold, F1max at the best one, chosen with the labels. '-' is not defined."
@@ -93,6 +115,14 @@ def _row(results: Mapping[str, Any]) -> dict[str, Any]:
             "n_defect": results["n_defect"],
         }
     )
+
+
+def _times(results: Mapping[str, Any]) -> dict[str, float | None]:
+    return {"fit_seconds": results["fit_seconds"], "image_milliseconds": 1000 * results["cost"]["median"]}
+
+
+def _time_cells(times: Mapping[str, float | None]) -> list[str]:
+    return ["-" if (value := times[name]) is None else f"{value:.0f}" for name in TIMES]
 
 
 def _shown(suite: Mapping[str, Any]) -> list[str]:

@@ -70,6 +70,7 @@ def test_what_was_cut_short_is_resumed_and_ends_the_same(
     measured += ["past the interruption"] * 20
     resumed = evaluate_suite(suite, tmp_path / "out", config=CONFIG)
     assert len(measured) == 20 + 4 + N_RUSTY + N_FOREIGN  # only the second category
+    assert resumed.pop("times").keys() == unbroken.pop("times").keys()
     assert resumed == unbroken
 
 
@@ -94,7 +95,7 @@ def test_a_suite_fits_each_category(tmp_path: Path) -> None:
 # --- Tables by hand
 
 
-def results(auroc: float | None, low: float = 0.0, high: float = 1.0) -> dict[str, Any]:
+def results(auroc: float | None, low: float = 0.0, high: float = 1.0, seed: int = 3) -> dict[str, Any]:
     value = None if auroc is None else {"estimate": auroc, "lower": low, "upper": high}
     none = {"0.30": None, "0.05": None}
     return {
@@ -106,6 +107,9 @@ def results(auroc: float | None, low: float = 0.0, high: float = 1.0) -> dict[st
         },
         "n_good": 3,
         "n_defect": 2,
+        "fit_seconds": None if auroc is None else 61.4,
+        "cost": {"median": 0.0123},
+        "made_with": {"profile": "edge", "seed": seed, "versions": {"torch": "2.0"}, "platform": "Linux"},
     }
 
 
@@ -115,12 +119,19 @@ def test_tables_by_hand() -> None:
     )
     assert suite["mean"]["image_auroc"] == {"estimate": 0.75, "n_categories": 2}
     lines = markdown(suite).splitlines()
-    assert "| category | image AUROC | AUPRO (FPR <= 0.30) |" in lines
-    assert "| metal_nut | 87.5 [50.0, 100.0] | 87.5 [50.0, 100.0] |" in lines
-    assert "| x | - | - |" in lines and "| mean | 75.0 | 75.0 |" in lines
+    assert "| category | image AUROC | AUPRO (FPR <= 0.30) | fit, s | an image, ms |" in lines
+    assert "| metal_nut | 87.5 [50.0, 100.0] | 87.5 [50.0, 100.0] | 61 | 12 |" in lines
+    assert "| x | - | - | - | 12 |" in lines and "| mean | 75.0 | 75.0 |  |  |" in lines
+    assert lines[-1] == "Profile edge, seed 3; torch 2.0; Linux."
     tex = latex(suite)
-    assert r"\begin{tabular}{lrr}" in tex and r"AUPRO (FPR $\leq$ 0.30)" in tex
+    assert r"\begin{tabular}{lrrrr}" in tex and r"AUPRO (FPR $\leq$ 0.30)" in tex
     assert r"metal\_nut & 87.5 {\scriptsize [50.0, 100.0]} &" in tex and r"100\% & 62.5" in tex
+
+
+def test_categories_that_were_not_made_alike_are_told() -> None:
+    both = summary("Own", "no licence", {"a": results(0.9, seed=1), "b": results(0.9, seed=2)})
+    last = markdown(both).splitlines()[-1]
+    assert last.startswith("Not all alike: Profile edge, seed 1; ") and "Profile edge, seed 2; " in last
 
 
 # --- Two runs in pairs
