@@ -161,6 +161,15 @@ def runnable(arms: Sequence[Arm], backbones: Backbones) -> tuple[list[Arm], list
     return found, lacking
 
 
+def weights_or_random(name: str, backbones: Backbones) -> str:
+    """The backbone where its weights are in the store, and else the same network untrained."""
+    try:
+        backbones.store.weights(name)
+    except WeightsError:
+        return f"{name}:random"
+    return name
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Arms on groups of defects, ``groups`` by name, each against all good images; intervals are at 95 %."""
@@ -193,11 +202,15 @@ class Comparison:
 
     def interval(self, arm: str, group: str, metric: str) -> Interval | None:
         """A metric of one arm; None where the data cannot define it."""
-        return interval_of(self._draws.get((arm, group, metric)))
+        return interval_of(self.draws(arm, group, metric))
+
+    def draws(self, arm: str, group: str, metric: str) -> Draws | None:
+        """The metric of the images themselves and of their resamples, the same ones for all arms."""
+        return self._draws.get((arm, group, metric))
 
     def difference(self, arm: str, other: str, group: str, metric: str) -> Interval | None:
         """What ``arm`` has over ``other``, on the same resampled images."""
-        one, two = (self._draws.get((name, group, metric)) for name in (arm, other))
+        one, two = (self.draws(name, group, metric) for name in (arm, other))
         return None if one is None or two is None else interval_of(one - two)
 
     def sentence(self, arm: str, other: str, group: str, metric: str) -> str:
