@@ -17,7 +17,7 @@ from run_factories import passed_run
 from explainvad.evaluation.scored import GOOD, ScoredImages
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-EXPERIMENTS = ("attention",)
+EXPERIMENTS = ("attention", "hybrid", "edge", "pretraining", "zero_shot")
 NAMES = ("calibration", "uncertainty", "lot_statistics", "drift", "localized_explanation", *EXPERIMENTS)
 COMPARED = re.compile(r"a difference of ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]: \*\*(.+)\*\*\.")
 

@@ -83,6 +83,28 @@ def maps_figure(comparison: Comparison, kinds: Sequence[str] = ()) -> Figure:
     return figure
 
 
+def scores_figure(comparison: Comparison) -> Figure:
+    """Every test image's score by arm, in deviations from the median of the good test images; for the eye alone."""
+    names = (GOOD, *comparison.present)
+    figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
+    panels = figure.subplots(1, len(comparison.scored), squeeze=False, sharey=True)[0]
+    jitter = np.random.default_rng(0)
+    for axes, s in zip(panels, comparison.scored, strict=True):
+        good = s.values[comparison.data.kinds == GOOD]
+        middle = float(np.median(good))
+        spread = 1.4826 * float(np.median(np.abs(good - middle))) or 1.0  # of a Gaussian, its standard deviation
+        for x, name in enumerate(names):
+            kinds = [GOOD] if name == GOOD else list(comparison.groups[name])
+            values = (s.values[np.isin(comparison.data.kinds, kinds)] - middle) / spread
+            colour = "0.45" if name == GOOD else _COLOURS[(x - 1) % 3]
+            axes.plot(x + jitter.uniform(-0.2, 0.2, len(values)), values, ".", color=colour, markersize=4)
+        axes.set_xticks(range(len(names)), names, fontsize=6.5)
+        axes.set_yscale("symlog", linthresh=3)
+        axes.set_title(s.arm, fontsize=7)
+    panels[0].set_ylabel("deviations")
+    return figure
+
+
 def difference_figure(comparison: Comparison, pairs: Sequence[tuple[str, str]]) -> Figure:
     """What the first arm of each pair has over the second, by group, with 95 % intervals over the same images."""
     groups = comparison.present

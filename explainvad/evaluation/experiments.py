@@ -160,6 +160,15 @@ def runnable(arms: Sequence[Arm], backbones: Backbones) -> tuple[list[Arm], list
     return found, lacking
 
 
+def weights_or_random(name: str, backbones: Backbones) -> str:
+    """The backbone where its weights are in the store, and else the same network untrained."""
+    try:
+        backbones.store.weights(name)
+    except WeightsError:
+        return f"{name}:random"
+    return name
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Arms on groups of defects, ``groups`` by name, each against all good images; intervals are at 95 %."""

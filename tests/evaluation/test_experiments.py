@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import CNN, write_store
 
 from explainvad.detection.backbones import Backbones
 from explainvad.detection.weights import WeightStore
@@ -15,6 +16,7 @@ from explainvad.evaluation.experiment_figures import (
     interval_figure,
     kinds_figure,
     maps_figure,
+    scores_figure,
 )
 from explainvad.evaluation.experiments import (
     AUPRO,
@@ -29,6 +31,7 @@ from explainvad.evaluation.experiments import (
     groups_of,
     runnable,
     said,
+    weights_or_random,
 )
 from explainvad.types import Interval
 
@@ -173,6 +176,14 @@ def test_missing_weights_are_told_and_wrong_options_refused(tmp_path: Path) -> N
         Arm("odd arm", "patchcore", {"layer": [1]}).build(backbones)
 
 
+def test_a_network_without_weights_is_used_untrained(tmp_path: Path) -> None:
+    store = write_store(tmp_path)
+    backbones = Backbones(WeightStore(store))
+
+    assert weights_or_random(CNN, backbones) == CNN
+    assert weights_or_random("resnet-18", backbones) == "resnet-18:random"
+
+
 @pytest.mark.parametrize(
     ("interval", "word", "text"),
     [
@@ -191,6 +202,7 @@ def test_figures_show_every_arm(comparison: Comparison) -> None:
     labels = [text.get_text() for text in interval_figure(comparison).axes[0].get_yticklabels()]
     assert labels == ["bank", "attention"]
     assert [t.get_text() for t in kinds_figure(comparison).axes[0].get_xticklabels()] == ["blot", "turned"]
+    assert [axes.get_title() for axes in scores_figure(comparison).axes] == ["bank", "attention"]
     assert len(maps_figure(comparison).axes) == 3 * 2
     difference = difference_figure(comparison, [("attention", "bank")])
     assert [t.get_text() for t in difference.axes[0].get_yticklabels()] == ["attention\nover bank"]
