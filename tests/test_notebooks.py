@@ -13,7 +13,11 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from run_factories import passed_run
+from tiny_models import write_weights
 
+from explainvad.demo.logical import make_logical
+from explainvad.detection.weights import WeightStore
+from explainvad.detection.weights_install import bring
 from explainvad.evaluation.scored import GOOD, ScoredImages
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -30,14 +34,15 @@ def parameter_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
 
 
-def executed(name: str, source: Path | None = None) -> NotebookNode:
-    """A copy that was run where the notebook lies, with another ``SOURCE`` where one is given."""
+def executed(name: str, source: Path | None = None, store: Path | None = None) -> NotebookNode:
+    """A copy that was run where the notebook lies, with another ``SOURCE`` and other weights where they are given."""
     notebook = read(name)
     if source is not None:
         (cell,) = parameter_cells(notebook)
         cell.source = f"SOURCE = {str(source)!r}"
     client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(FOLDER)}})
-    return client.execute(env={**os.environ, "OMP_NUM_THREADS": "1"})
+    weights = {"EXPLAINVAD_WEIGHTS": str(store)} if store else {}
+    return client.execute(env={**os.environ, **weights, "OMP_NUM_THREADS": "1"})
 
 
 def shown(cell: NotebookNode, kind: str) -> list[str]:
@@ -122,3 +127,25 @@ def test_statistics_of_another_run(tmp_path: Path) -> None:
     says = conclusions(executed("lot_statistics", run))
     assert any("How many of the 30 that passed are defective is **not bounded**" in text for text in says)
     assert any(text == "The list at q = 0.1 holds 31 of 31 images; rejected: 1." for text in says)
+
+
+@pytest.mark.thorough
+def test_pretraining_with_weights_on_another_data_set(tmp_path: Path) -> None:
+    """With something called DINO in the store its question is answered; what lies there is untrained, and finds so."""
+    small = {"depth": 1, "embed_dim": 48, "num_heads": 2}
+    statistics = {"mean": [0.5] * 3, "std": [0.25] * 3}
+    config = {"architecture": "vit_small_patch16_224", "model_args": small, "pretrained_cfg": statistics}
+    write_weights(tmp_path / "vit", "timm", config)
+    bring(WeightStore(tmp_path / "store"), "dino-small", tmp_path / "vit")
+    trays = make_logical(tmp_path / "trays", seed=3, n_train=6, n_good=6, n_each=1)
+    notebook = executed("pretraining", trays, tmp_path / "store")
+    says = conclusions(notebook)
+    check_claims(says)
+    assert not any("not answered here" in text or "was not run" in text for text in says)
+    assert any(re.search("what random ones do not, is .*supported", text) for text in says)
+    assert any("random ViT (" in text and "defects: DINO " in text for text in says)
+
+
+def test_pretraining_says_what_was_not_run_and_what_brings_it() -> None:
+    text = "".join(cell.source for cell in read("pretraining").cells)
+    assert "`explainvad models pull dino-small`" in text and "MODEL_CARD.md" in text
