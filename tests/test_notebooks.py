@@ -13,11 +13,12 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from run_factories import passed_run
-from tiny_models import write_weights
+from tiny_models import CLIP_CONFIG, write_weights
 
 from explainvad.demo.logical import make_logical
 from explainvad.detection.weights import WeightStore
 from explainvad.detection.weights_install import bring
+from explainvad.evaluation.prompt_probe import CLIP
 from explainvad.evaluation.scored import GOOD, ScoredImages
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
@@ -67,6 +68,21 @@ def check_claims(says: list[str]) -> None:
             assert words == "no difference is shown"
 
 
+def check_nothing_is_claimed(notebook: NotebookNode) -> None:
+    """Of words that an untrained CLIP reads: what luck does with them, and that nothing else can be said."""
+    says = conclusions(notebook)
+    assert says[0].startswith("**No weights: nothing can be concluded about words.**")
+    assert "`explainvad models pull clip-vit-b-16-plus-240`" in says[0]
+    loud = [text for cell in notebook.cells for text in shown(cell, "text/markdown") if "UNTRAINED" in text]
+    assert loud and "WORDS MEAN NOTHING" in loud[0] and "near 0.5" in loud[0]
+    assert not any(COMPARED.search(text) or "find **more**" in text for text in says)
+    assert sum("**not answered here**" in text for text in says) == 3
+    mean = re.search(r"here it is (0\.\d\d) over 8 untrained CLIPs", says[1])
+    least, most, farthest = re.search(r"between (\S+) and (\S+), by .* can be (\S+) away", says[2]).groups()  # type: ignore[union-attr]
+    assert mean and 0.4 < float(mean[1]) < 0.6 and float(least) < 0.4 and float(most) > 0.6
+    assert float(farthest) == pytest.approx(max(0.5 - float(least), float(most) - 0.5), abs=0.011)
+
+
 def test_these_are_all_the_notebooks() -> None:
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(NAMES)
     readme = (FOLDER / "README.md").read_text("utf-8")
@@ -102,7 +118,9 @@ def test_a_notebook_runs_and_explains_its_figures(name: str) -> None:
     assert not complaints
     says = conclusions(notebook)
     assert len(says) >= 4
-    if name in EXPERIMENTS:
+    if name == "zero_shot" and says[0].startswith("**No weights"):
+        check_nothing_is_claimed(notebook)
+    elif name in EXPERIMENTS:
         check_claims(says)
 
 
@@ -144,6 +162,31 @@ def test_pretraining_with_weights_on_another_data_set(tmp_path: Path) -> None:
     assert not any("not answered here" in text or "was not run" in text for text in says)
     assert any(re.search("what random ones do not, is .*supported", text) for text in says)
     assert any("random ViT (" in text and "defects: DINO " in text for text in says)
+
+
+@pytest.mark.thorough
+def test_words_with_weights_on_another_data_set(tmp_path: Path) -> None:
+    """With something called CLIP in the store words are compared; what lies there is untrained, and no better."""
+    write_weights(tmp_path / "clip", "open_clip", CLIP_CONFIG)
+    bring(WeightStore(tmp_path / "store"), CLIP, tmp_path / "clip")
+    for seed, category in enumerate(("carpet", "odd_thing")):
+        make_logical(tmp_path / "set" / category, seed, n_train=2, n_good=6, n_each=2)
+    notebook = executed("zero_shot", tmp_path / "set", tmp_path / "store")
+    says = conclusions(notebook)
+    check_claims(says)
+    text = "\n".join(says)
+    assert "nothing can be concluded" not in text and "UNTRAINED" not in text
+    assert "AUROC on carpet defects: words of the trade" in text and "AUROC on odd_thing defects: its own words" in text
+    kinds = re.search(r"Of (\d+) kinds of defects words of the trade find (\d+), .* find (\d+) and take (\d+)", text)
+    assert kinds and int(kinds[1]) == 14 == sum(map(int, kinds.groups()[1:]))
+
+
+@pytest.mark.thorough
+def test_words_without_weights_on_one_category(tmp_path: Path) -> None:
+    make_logical(tmp_path / "trays", n_train=2, n_good=6, n_each=1)
+    says = conclusions(executed("zero_shot", tmp_path / "trays", tmp_path / "no weights"))
+    assert says[0].startswith("**No weights: nothing can be concluded about words.**")
+    assert ", 1 category and 3 wordings" in says[1]
 
 
 def test_pretraining_says_what_was_not_run_and_what_brings_it() -> None:

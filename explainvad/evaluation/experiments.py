@@ -71,14 +71,20 @@ class ExperimentData:
 
     @classmethod
     def load(
-        cls, root: Path, seed: int = 0, most_fit: int | None = None, most_each: int | None = None
+        cls,
+        root: Path,
+        seed: int = 0,
+        most_fit: int | None = None,
+        most_each: int | None = None,
+        category: str | None = None,
     ) -> ExperimentData:
         """Read a labelled folder; of more images than ``most_fit``, or ``most_each`` of a kind, some are drawn.
 
-        A flat folder's good images are split as ``explainvad evaluate`` splits them. Raises LotError, also where no
+        A folder of several categories needs one of them by name. A flat folder's good images are split as
+        ``explainvad evaluate`` splits them. Raises LotError, also where no
         image can be used.
         """
-        dataset = load_dataset(root)
+        dataset = load_dataset(root, category)
         rng = np.random.default_rng(seed)
         fitting = dataset.train or for_fitting(dataset, None, seed)
         others = [item for item in dataset.test if item.path not in set(fitting)]
@@ -207,24 +213,18 @@ class Comparison:
 
     def interval(self, arm: str, group: str, metric: str) -> Interval | None:
         """A metric of one arm; None where the data cannot define it."""
-        return _interval(self._measured.get((arm, group, metric)))
+        return interval_of(self._measured.get((arm, group, metric)))
 
     def difference(self, arm: str, other: str, group: str, metric: str) -> Interval | None:
         """What ``arm`` has over ``other``, on the same resampled images."""
         one, two = (self._measured.get((name, group, metric)) for name in (arm, other))
-        if one is None or two is None or one.resampled is None or two.resampled is None:
-            return None
-        how = Resampling(self.n_resamples, self.seed)
-        return _interval(how.measured(one.estimate - two.estimate, one.resampled - two.resampled))
+        return paired_difference(one, two, Resampling(self.n_resamples, self.seed))
 
     def sentence(self, arm: str, other: str, group: str, metric: str) -> str:
         """What ``arm`` has over ``other``, in words that claim no more than the interval shows."""
+        one, two = (self.interval(name, group, metric) for name in (arm, other))
         found = self.difference(arm, other, group, metric)
-        return (
-            f"{metric} on {group} defects: {arm} {said(self.interval(arm, group, metric))}, {other} "
-            f"{said(self.interval(other, group, metric))}, a difference of {said(found, signed=True)}: "
-            f"**{_WORDS[direction(found)]}**."
-        )
+        return compared(f"{metric} on {group} defects", (arm, one), (other, two), found)
 
     def rows(self) -> list[dict[str, Any]]:
         """All metrics as plain values, for a table."""
@@ -256,10 +256,29 @@ def groups_of(data: ExperimentData, logical: Collection[str]) -> dict[str, tuple
     }
 
 
-def _interval(measured: Measured | None) -> Interval | None:
+def interval_of(measured: Measured | None) -> Interval | None:
+    """Of a metric; None where it is not defined, or was not resampled."""
     if measured is None or measured.lower is None or measured.upper is None or measured.confidence is None:
         return None
     return Interval(measured.estimate, measured.lower, measured.upper, measured.confidence)
+
+
+def paired_difference(one: Measured | None, two: Measured | None, how: Resampling) -> Interval | None:
+    """What ``one`` has over ``two``, both measured ``how`` on the same images; None where either is not defined."""
+    if one is None or two is None or one.resampled is None or two.resampled is None:
+        return None
+    return interval_of(how.measured(one.estimate - two.estimate, one.resampled - two.resampled))
+
+
+def compared(
+    what: str, one: tuple[str, Interval | None], two: tuple[str, Interval | None], difference: Interval | None
+) -> str:
+    """A sentence on two arms by name, with words that claim no more than the interval of their difference shows."""
+    (arm, first), (other, second) = one, two
+    return (
+        f"{what}: {arm} {said(first)}, {other} {said(second)}, a difference of {said(difference, signed=True)}: "
+        f"**{_WORDS[direction(difference)]}**."
+    )
 
 
 def direction(difference: Interval | None) -> Direction:
