@@ -215,12 +215,8 @@ class Comparison:
 
     def sentence(self, arm: str, other: str, group: str, metric: str) -> str:
         """What ``arm`` has over ``other``, in words that claim no more than the interval shows."""
-        found = self.difference(arm, other, group, metric)
-        return (
-            f"{metric} on {group} defects: {arm} {said(self.interval(arm, group, metric))}, {other} "
-            f"{said(self.interval(other, group, metric))}, a difference of {said(found, signed=True)}: "
-            f"**{_WORDS[direction(found)]}**."
-        )
+        draws = ((name, self.draws(name, group, metric)) for name in (arm, other))
+        return compared(f"{metric} on {group} defects", *draws)
 
     def rows(self) -> list[dict[str, Any]]:
         """All metrics as plain values, for a table."""
@@ -257,6 +253,16 @@ def direction(difference: Interval | None) -> Direction:
     if difference is None or difference.lower <= 0 <= difference.upper:
         return "not shown"
     return "higher" if difference.lower > 0 else "lower"
+
+
+def compared(what: str, one: tuple[str, Draws | None], other: tuple[str, Draws | None]) -> str:
+    """What one has over the other, each a name and its draws, in words that claim no more than the interval shows."""
+    (name, draws), (other_name, other_draws) = one, other
+    found = None if draws is None or other_draws is None else interval_of(draws - other_draws)
+    return (
+        f"{what}: {name} {said(interval_of(draws))}, {other_name} {said(interval_of(other_draws))}, a difference of "
+        f"{said(found, signed=True)}: **{_WORDS[direction(found)]}**."
+    )
 
 
 def said(interval: Interval | None, signed: bool = False) -> str:
