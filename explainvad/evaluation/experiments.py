@@ -215,6 +215,13 @@ class Comparison:
         """A metric of one arm; None where the data cannot define it."""
         return interval_of(self._measured.get((arm, group, metric)))
 
+    def draws(self, arm: str, group: str, metric: str) -> NDArray[np.float64] | None:
+        """The metric of the images themselves, then of their resamples, (1 + n,); None where it is not defined."""
+        measured = self._measured.get((arm, group, metric))
+        if measured is None or measured.resampled is None:
+            return None
+        return np.concatenate([[measured.estimate], measured.resampled])
+
     def difference(self, arm: str, other: str, group: str, metric: str) -> Interval | None:
         """What ``arm`` has over ``other``, on the same resampled images."""
         one, two = (self._measured.get((name, group, metric)) for name in (arm, other))
