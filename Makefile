@@ -7,7 +7,7 @@ APT_PACKAGES := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejav
 TEST_PACKAGES := chromium chromium-driver qpdf softhsm2
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-thorough check bench bench-report bench-peers bench-tiles bench-calibration lock samples clean
+.PHONY: demo test test-thorough notebooks check bench bench-report bench-peers bench-tiles bench-calibration lock samples clean
 
 demo: $(VENV)/ready
 	$(BIN)/explainvad demo --out demo
@@ -21,6 +21,11 @@ test: $(VENV)/ready check .system
 test-thorough: APT_PACKAGES += $(TEST_PACKAGES)
 test-thorough: $(VENV)/ready .system
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --thorough
+
+# Part of `make test` too: executes the notebooks, and asserts that their conclusions agree with their numbers
+notebooks: $(VENV)/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/test_notebooks.py
+	@echo "Executed: $(CURDIR)/build/notebooks"
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

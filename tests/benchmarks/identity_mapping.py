@@ -1,4 +1,4 @@
-"""Trains the autoencoders of the identity-mapping stress test on generated trays; twenty minutes on one core.
+"""Trains the autoencoders of the identity-mapping stress test on generated trays; half an hour on one core.
 
 .venv/bin/python tests/benchmarks/identity_mapping.py notebooks/data/identity_mapping.npz
 """
