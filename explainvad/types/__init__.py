@@ -32,7 +32,6 @@ from explainvad.types.protocols import (
     Scorer,
 )
 from explainvad.types.records import (
-    Alignment,
     Claim,
     ClaimStatus,
     Decision,
@@ -40,7 +39,6 @@ from explainvad.types.records import (
     GateResult,
     ImageRecord,
     ProbabilityBound,
-    ReferenceMatch,
     Refinement,
     Region,
     RegionFacts,
@@ -48,6 +46,7 @@ from explainvad.types.records import (
     Verdict,
     WordProbability,
 )
+from explainvad.types.references import Alignment, ReferenceMatch
 from explainvad.types.reports import (
     JSON,
     CalibrationFacts,
