@@ -7,7 +7,7 @@ APT_PACKAGES := libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 fonts-dejav
 TEST_PACKAGES := chromium chromium-driver qpdf softhsm2
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo test test-thorough check bench bench-report bench-peers bench-tiles bench-calibration lock samples clean
+.PHONY: demo test test-thorough notebooks check bench bench-report bench-peers bench-tiles bench-calibration lock samples clean
 
 demo: $(VENV)/ready
 	$(BIN)/explainvad demo --out demo
@@ -22,6 +22,11 @@ test-thorough: APT_PACKAGES += $(TEST_PACKAGES)
 test-thorough: $(VENV)/ready .system
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --thorough
 
+# Part of `make test` too: executes the notebooks, and asserts that their conclusions agree with their numbers
+notebooks: $(VENV)/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/test_notebooks.py
+	@echo "Executed: $(CURDIR)/build/notebooks"
+
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,6 +38,7 @@ bench: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/onnx_backbone.py
 	$(BIN)/python tests/benchmarks/lot_statement.py
 	$(BIN)/python tests/benchmarks/tail_extension.py
+	$(BIN)/python tests/benchmarks/metrics_scale.py
 	$(BIN)/python tests/benchmarks/explanation_speed.py
 
 # PDF reports of up to 5,000 pages, against one document that is not divided
@@ -40,7 +46,7 @@ bench-report: $(VENV)/ready
 	$(BIN)/python tests/benchmarks/report_scale.py
 
 # Against anomalib, in an environment of its own; then the README's comparison section is written
-PEER_BENCHMARKS := coreset patchcore winclip padim_efficientad reconstruction_parity patch_index profiles
+PEER_BENCHMARKS := coreset patchcore winclip padim_efficientad reconstruction_parity patch_index metrics_parity profiles
 bench-peers: $(VENV)/ready build/peer/ready
 	$(BIN)/python tests/benchmarks/coreset.py --stream 4000
 	for name in $(PEER_BENCHMARKS); do $(BIN)/python tests/benchmarks/$$name.py || exit 1; done

@@ -14,7 +14,7 @@ import typer
 from explainvad.cli_audit import audit_sample
 from explainvad.cli_backbone import export_backbone, train_backbone
 from explainvad.cli_describers import DescriberChoice
-from explainvad.cli_evaluate import evaluate
+from explainvad.cli_evaluate import compare, evaluate
 from explainvad.cli_explain import Maps, explain_command, kinds_of
 from explainvad.cli_fit import Device, GroupBy, extend, fit, inspect
 from explainvad.cli_models import models_app
@@ -136,7 +136,7 @@ def analyze(
         raise UsageError(f"expected a folder of images, got {lot}: name the lot's folder")
     wanted = _formats(formats)
     _check_templates(templates)
-    settings = _settings_for(lot.absolute())
+    settings = _settings_for(lot.absolute(), describer and describer.value)
     levels = settings.model_dump(include=settings.model_fields_set & LEVELS) if settings else {}
     given = {"alpha": alpha, "group_by": group_by, "pages": pages and pages.value}
     levels |= {name: value for name, value in given.items() if value is not None}
@@ -159,14 +159,14 @@ def analyze(
         raise typer.Exit(EXIT_NOT_INSPECTED)
 
 
-def _settings_for(lot: Path) -> InspectionConfig | None:
-    """The settings in the lot's folder, or in the nearest one above that has any."""
-    from explainvad.config import FILE_NAME, load_config
+def _settings_for(lot: Path, describer: str | None) -> InspectionConfig | None:
+    """The settings in the lot's folder, or in the nearest one above that has any; ``describer`` as was asked for."""
+    from explainvad.config import FILE_NAME, load_for_describer
 
     found = next((f / FILE_NAME for f in (lot, *lot.parents) if (f / FILE_NAME).is_file()), None)
     if found is None:
         return None
-    settings = load_config(found)
+    settings = load_for_describer(found, describer)
     if found.parent == lot and "describer" in settings.model_fields_set:
         raise UsageError(
             f"{found} lies in the lot, and its [describer] could send pictures to wherever who made the lot wants: put "
@@ -176,6 +176,7 @@ def _settings_for(lot: Path) -> InspectionConfig | None:
 
 
 app.command()(evaluate)
+app.command()(compare)
 
 
 @app.command()

@@ -48,7 +48,7 @@ def explain_command(
     from explainvad.lot import read_picture
 
     path, picture = find_model(image.absolute().parent, model), read_picture(image)
-    from explainvad.explaining import JSON_FILE, explanation_files
+    from explainvad.explanation_files import JSON_FILE, explanation_files
     from explainvad.pipeline import Inspector
 
     with progress() as step:
@@ -62,7 +62,9 @@ def explain_command(
         raise StorageError(f"{out} could not be written: {error.strerror}: name another folder with --out") from error
     for shown in found.maps:
         delta = shown.facts.get("convergence_delta")
-        typer.echo(f"map     {shown.scorer}: {shown.name}" + (f", delta {delta:.2g}" if delta is not None else ""))
+        said = "" if shown.values.any() else ", zero everywhere"
+        said += f", delta {delta:.2g}" if delta is not None else ""
+        typer.echo(f"map     {shown.scorer}: {shown.name}{said}")
     for patch in found.nearest:
         x0, y0, x1, y1 = patch.xyxy
         whence = patch.reference or f"reference image {patch.number}"

@@ -100,7 +100,6 @@ class _Seen:
 
 def _embed(folder: Path, encoder: ClipEncoder, what: str, step: Progress) -> _Seen:
     import torch
-    import torch.nn.functional as F  # noqa: N812
 
     from explainvad.lot import read_image, scan
 
@@ -113,7 +112,7 @@ def _embed(folder: Path, encoder: ClipEncoder, what: str, step: Progress) -> _Se
             unreadable.append((file.file, str(error)))
             continue
         files.append(file.file)
-        rows.append(F.normalize(encoder.see(image).image.mean(0), dim=0))
+        rows.append(encoder.see(image).whole)
         step(what, done, len(found))
     if not files:
         raise LotError(f"no readable image in {folder}; the first: {unreadable[0][0]}: {unreadable[0][1]}")

@@ -45,8 +45,11 @@ class DescriberConfig(BaseModel):
     model: str | None = Field(default=None, description="vlm: folder or hub id; endpoint: the model's name there")
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub id")
     base_url: str | None = Field(default=None, description="of the endpoint, up to /v1; pictures are sent there")
+    # Of these names only: a file of settings must not send just any secret of the environment to a server
     key_variable: str = Field(
-        default="EXPLAINVAD_ENDPOINT_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$", description="environment variable of its key"
+        default="EXPLAINVAD_ENDPOINT_KEY",
+        pattern=r"^EXPLAINVAD_([A-Z0-9_]*_)?KEY$",
+        description="environment variable of its key: EXPLAINVAD_KEY or EXPLAINVAD_..._KEY",
     )
     arm: Literal["informed", "blind"] = Field(default="informed", description="whether it is told the measured facts")
     quantization: Literal["none", "8bit", "4bit"] = Field(default="none", description="of a vlm, with bitsandbytes")
@@ -167,19 +170,30 @@ class InspectionConfig(BaseModel):
 
 
 def load_config(path: Path) -> InspectionConfig:
-    """Read a TOML file. ``model``, a describer's folder and a path of SAM become absolute, relative to it.
+    """Read a TOML file. ``model``, the folder of a vlm and a path of SAM become absolute, relative to it.
 
     Raises ConfigError.
+    """
+    return load_for_describer(path, None)
+
+
+def load_for_describer(path: Path, use: str | None) -> InspectionConfig:
+    """As :func:`load_config`; ``use``, where given, replaces that of a [describer] table that is there.
+
+    What ``model`` means depends on it: the folder of a vlm is one beside the file, the model's name at an endpoint is
+    a name whatever lies there.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path.name}: expected a readable TOML file, got: {error}") from error
+    if use is not None and isinstance(table := raw.get("describer"), dict):
+        table["use"] = use
     config = parse_config(raw, path.name)
     if config.model is not None:
         config = config.model_copy(update={"model": (path.parent / config.model).resolve()})
     folder = path.parent / (config.describer.model or "")
-    if config.describer.model and config.describer.use != "endpoint" and folder.is_dir():
+    if config.describer.model and config.describer.use == "vlm" and folder.is_dir():
         describer = config.describer.model_copy(update={"model": str(folder.resolve())})
         config = config.model_copy(update={"describer": describer})
     if (checkpoint := config.regions.sam_file) is not None:

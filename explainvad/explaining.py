@@ -6,12 +6,12 @@ attribution makes maps of them in the scorer's own frames; here they are brought
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from PIL import Image
 
 from explainvad.attribution.evidence import Named, grid_maps, nearest_normal, rebuilt_residual
 from explainvad.attribution.prompts import phrase_relevance
-from explainvad.attribution.references import ReferenceGallery
+from explainvad.attribution.references import ReferenceGallery, brought_to, decoded
 from explainvad.errors import NotExplainableError, UsageError
 from explainvad.types import (
     AttributionMap,
@@ -33,6 +33,7 @@ from explainvad.types import (
     PixelFunction,
     Progress,
     Prompted,
+    ReferenceMatch,
     Scorer,
 )
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 METHODS = ("evidence", "attention", "gradients", "prompts")
-JSON_FILE = "explanation.json"
 _ROLLOUT = "attention rollout, heads averaged, residual 0.5 (Abnar & Zuidema, ACL 2020)"
 _WEIGHTED = "gradient-weighted attention, R + A' R (Chefer, Gur & Wolf, ICCV 2021)"
 _INTEGRATED = "integrated gradients from the baseline, channels summed (Sundararajan et al., ICML 2017; captum)"
@@ -48,6 +48,7 @@ _OCCLUSION = "fall of the number where a square shows the baseline instead (Zeil
 _GRAD_CAM = "Grad-CAM of the last convolution before the number (Selvaraju et al., ICCV 2017; captum)"
 
 Place = tuple[float, float]  # y, x in shares of the image's sides
+Reference = tuple[ReferenceMatch, bytes]  # the nearest reference picture, and its JPEG bytes
 
 
 def explain(
@@ -59,6 +60,8 @@ def explain(
     methods: Iterable[str] = METHODS,
     at: tuple[int, int] | None = None,
     scores: Sequence[ImageScore] = (),
+    reference: Reference | None = None,
+    longest: int | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
     """Explain every scorer's number of an image.
@@ -71,9 +74,12 @@ def explain(
         methods: some of METHODS; those of "gradients" take many passes, the others few.
         at: (x, y), px, of the place to be explained; each scorer's most anomalous one where not given.
         scores: of this image, from the same scorers, where it was scored already.
+        reference: the gallery's nearest to this image, where it was found already.
+        longest: px, longer side of the maps at most; they have the image's size where not given.
         progress: told of each scorer.
 
-    Raises UsageError for an unknown method or a place outside of the image.
+    Nothing is scored and no reference is looked for that no method needs. Raises UsageError for an unknown method or a
+    place outside of the image.
     """
     wanted = tuple(methods)
     if unknown := sorted(set(wanted) - set(METHODS)):
@@ -81,9 +87,7 @@ def explain(
     if at is not None and not (0 <= at[0] < image.width and 0 <= at[1] < image.height):
         raise UsageError(f"expected a place within {image.width} x {image.height} px, got x {at[0]}, y {at[1]}")
     place = None if at is None else ((at[1] + 0.5) / image.height, (at[0] + 0.5) / image.width)
-    reference, picture = gallery.nearest(image)
-    baseline = replace(image, pixels=_picture(picture, image.width, image.height))
-    task = _Explaining(image, baseline, place, wanted, named)
+    task = _Explaining(image, lambda: reference or gallery.nearest(image), place, wanted, named, longest)
     known = {score.scorer: score for score in scores}
     for number, scorer in enumerate(scorers, start=1):
         task.ask(scorer, known.get(scorer.card().name))
@@ -96,7 +100,7 @@ def explain(
         nearest=tuple(task.nearest),
         phrases=tuple(task.phrases),
         not_given=tuple(task.not_given),
-        baseline=f"the nearest reference picture of the model, {reference.reference_id}, brought to the image's size",
+        baseline=task.compared_with,
     )
 
 
@@ -106,26 +110,43 @@ class _Explaining:
     def __init__(
         self,
         image: InspectionImage,
-        baseline: InspectionImage,
+        reference: Callable[[], Reference],
         place: Place | None,
         methods: Sequence[str],
         named: Named,
+        longest: int | None,
     ) -> None:
-        self.image, self.baseline, self.place, self.methods, self.named = image, baseline, place, methods, named
+        self.image, self.place, self.methods, self.named = image, place, methods, named
+        self._reference = reference
+        self._size = _fitting(image.height, image.width, longest)
+        self.compared_with = ""
         self.maps: list[AttributionMap] = []
         self.nearest: list[NearestNormal] = []
         self.phrases: list[PhraseRelevance] = []
         self.not_given: list[NotGiven] = []
 
-    def ask(self, scorer: Scorer, score: ImageScore | None = None) -> None:
+    @cached_property
+    def _baseline(self) -> InspectionImage:
+        """The nearest reference picture in the image's place; found, decoded and named once it is asked for."""
+        match, picture = self._reference()
+        self.compared_with = (
+            f"the nearest reference picture of the model, {match.reference_id}, brought to the image's size"
+        )
+        return replace(self.image, pixels=brought_to(decoded(picture), self.image.width, self.image.height))
+
+    def ask(self, scorer: Scorer, known: ImageScore | None = None) -> None:
         """Everything that was asked for, of one scorer."""
         name = scorer.card().name
         if getattr(scorer, "reads_lot", False):
             self.not_given.append(NotGiven("all", name, "it compares the images of a lot with one another"))
             return
-        score = score or scorer.score([self.image])[0]
+
+        @cache
+        def score() -> ImageScore:
+            return known or scorer.score([self.image])[0]
+
         if "evidence" in self.methods:
-            self._evidence(score)
+            self._evidence(score())
         if "prompts" in self.methods:
             self._prompts(name, scorer, score)
         if {"attention", "gradients"} & set(self.methods):
@@ -137,32 +158,34 @@ class _Explaining:
         grids = list(grid_maps(score))
         if "rebuilt" in score.evidence:
             height, width = score.evidence["rebuilt"].shape[:2]
-            shown = _resized(self.image.pixels, width, height)
+            shown = brought_to(self.image.pixels, width, height)
             grids += filter(None, [rebuilt_residual(score, shown)])
         for found in grids:
             rows, cols = found.values.shape
             frame = f"{rows} x {cols} cells over the whole image, bilinear"
-            self._add(found.name, score.scorer, found.meaning, "its score", frame, self._full(found.values))
+            self._add(found.name, score.scorer, found.meaning, "its score", frame, found.values)
         self.nearest += (near := nearest_normal(score, self.image.width, self.image.height, self.named))
         if not near:
             self.not_given.append(NotGiven("nearest-normal", score.scorer, "it keeps no patches of reference images"))
 
-    def _prompts(self, name: str, scorer: Scorer, score: ImageScore) -> None:
+    def _prompts(self, name: str, scorer: Scorer, score: Callable[[], ImageScore]) -> None:
         if isinstance(scorer, Prompted):
-            self.phrases += phrase_relevance(name, scorer.prompted_region(self.image, score, self.place))
+            self.phrases += phrase_relevance(name, scorer.prompted_region(self.image, score(), self.place))
         else:
             self.not_given.append(NotGiven("prompt-relevance", name, "it compares images with no words"))
 
-    def _pixels(self, name: str, scorer: Scorer, score: ImageScore) -> None:
+    def _pixels(self, name: str, scorer: Scorer, score: Callable[[], ImageScore]) -> None:
         """Attention and gradients, where the scorer says what it does to pixels."""
         both = [part for part in ("attention", "gradients") if part in self.methods]
         if not isinstance(scorer, Differentiable):
             reason = "it does not give its number as a differentiable function of pixels"
             self.not_given += [NotGiven(part, name, reason) for part in both]
             return
+        # attention compares the image with nothing
+        baseline = self._baseline if "gradients" in both else self.image
         function: PixelFunction | None = None
         with self._or_not(", ".join(both), name):
-            function = scorer.pixel_function(self.image, score, self.baseline, self.place)
+            function = scorer.pixel_function(self.image, score(), baseline, self.place)
         if function is None:
             return
         if "attention" in both:
@@ -180,8 +203,9 @@ class _Explaining:
         self._of(function, "gradient-weighted-attention", name, _WEIGHTED, found.gradient_weighted, facts)
 
     def _gradients(self, name: str, function: PixelFunction) -> None:
-        from explainvad.attribution.gradients import PixelMap, integrated_gradients, layer_grad_cam, occlusion
+        from explainvad.attribution.gradients import PixelMap, ends, integrated_gradients, layer_grad_cam, occlusion
 
+        at_both = ends(function)
         kinds: tuple[tuple[str, str, Callable[[PixelFunction], PixelMap], bool], ...] = (
             ("integrated-gradients", _INTEGRATED, integrated_gradients, True),
             ("occlusion", _OCCLUSION, occlusion, True),
@@ -190,7 +214,7 @@ class _Explaining:
         for kind, method, make, signed in kinds:
             with self._or_not(kind, name):
                 found = make(function)
-                self._of(function, kind, name, method, found.values, found.facts, signed)
+                self._of(function, kind, name, method, found.values, at_both | found.facts, signed)
 
     @contextmanager
     def _or_not(self, kind: str, scorer: str) -> Iterator[None]:
@@ -210,7 +234,7 @@ class _Explaining:
         facts: dict[str, float],
         signed: bool = False,
     ) -> None:
-        """Bring a map of the function's window into the image's frame."""
+        """Bring a map of the function's window into the whole working frame."""
         import torch
         import torch.nn.functional as F  # noqa: N812
 
@@ -223,14 +247,7 @@ class _Explaining:
             window = F.interpolate(values[None, None], (y.stop - y.start, x.stop - x.start), mode="bilinear")
             values = torch.zeros(height, width)
             values[y, x] = window[0, 0]
-        self._add(kind, scorer, method, function.what, frame, self._full(values.numpy()), facts, signed)
-
-    def _full(self, grid: NDArray[Any]) -> NDArray[np.float32]:
-        import torch
-
-        from explainvad.detection.frames import to_frame
-
-        return to_frame(torch.from_numpy(np.ascontiguousarray(grid, np.float32)), self.image.height, self.image.width)
+        self._add(kind, scorer, method, function.what, frame, values.numpy(), facts, signed)
 
     def _add(
         self,
@@ -239,42 +256,43 @@ class _Explaining:
         method: str,
         explains: str,
         frame: str,
-        values: NDArray[np.float32],
-        facts: dict[str, float] | None = None,
+        grid: NDArray[np.float32],
+        facts: Mapping[str, float] | None = None,
         signed: bool = False,
     ) -> None:
-        self.maps.append(AttributionMap(kind, scorer, method, explains, frame, values, signed, facts or {}))
+        """Keep what is computed on ``grid``, cells over the whole image; or note that it is not sound."""
+        facts = facts or {}
+        if reason := _unsound(grid, facts):
+            self.not_given.append(NotGiven(kind, scorer, reason))
+            return
+        height, width = self._size
+        frame = f"{frame}, at {width} x {height} px"
+        values = _over_image(grid, self._size)
+        self.maps.append(AttributionMap(kind, scorer, method, explains, frame, values, signed, facts))
 
 
-def explanation_files(explanation: Explanation) -> dict[str, bytes]:
-    """Path below a folder -> bytes: each map as 16-bit grey PNG, and JSON that says what each is.
-
-    A grey value g stands for low + g / 65535 * (high - low); both are in the JSON.
-    """
-    files, maps = {}, []
-    for found in explanation.maps:
-        low, high = float(found.values.min()), float(found.values.max())
-        grey = (found.values - low) / (high - low) if high > low else np.zeros_like(found.values)
-        name = f"{found.scorer}-{found.name}.png"
-        files[name] = _png(np.round(grey * 65535).astype(np.uint16))
-        said = {key: getattr(found, key) for key in ("name", "scorer", "method", "explains", "frame", "signed")}
-        maps.append({"file": name, **said, "low": low, "high": high, "facts": dict(found.facts)})
-    said = asdict(replace(explanation, maps=())) | {"maps": maps}
-    files[JSON_FILE] = (json.dumps(said, indent=1, ensure_ascii=False) + "\n").encode()
-    return files
+def _fitting(height: int, width: int, longest: int | None) -> tuple[int, int]:
+    """Rows and columns of the largest picture of these proportions with no side above ``longest``."""
+    factor = 1.0 if longest is None else min(1.0, longest / max(height, width))
+    return max(1, round(height * factor)), max(1, round(width * factor))
 
 
-def _png(grey: NDArray[np.uint16]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(grey).save(stream, "PNG")
-    return stream.getvalue()
+def _over_image(grid: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Cells over the whole image at ``size`` (rows, cols): bilinear, or the mean of cells that are finer than that."""
+    if any(cells > side for cells, side in zip(grid.shape, size, strict=True)):
+        # the mean, so that nothing is skipped
+        return np.asarray(Image.fromarray(grid).resize(size[::-1], Image.Resampling.BOX))
+    import torch
+
+    from explainvad.detection.frames import to_frame
+
+    return grid if grid.shape == size else to_frame(torch.from_numpy(np.ascontiguousarray(grid)), *size)
 
 
-def _picture(data: bytes, width: int, height: int) -> NDArray[np.uint8]:
-    """A kept reference picture at the size of an image, uint8 (height, width, 3)."""
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as stored:
-        return _resized(np.asarray(stored.convert("RGB")), width, height)
-
-
-def _resized(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+def _unsound(grid: NDArray[np.float32], facts: Mapping[str, float]) -> str:
+    """Why a map cannot be shown; empty where it can."""
+    if named := [name for name, value in facts.items() if not math.isfinite(value)]:
+        return f"its figures are not finite: {', '.join(named)}"
+    if count := int((~np.isfinite(grid)).sum()):
+        return f"{count} of its {grid.size} values are not finite"
+    return ""

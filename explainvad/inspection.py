@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from explainvad.attribution.references import ReferenceGallery
+from explainvad.encoding import encoded, sixteen_bit_png
 from explainvad.explanation.alignment import align
-from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.describers.model import ModelDescriber
-from explainvad.explanation.facts import measure
+from explainvad.explanation.findings import measured_finding
 from explainvad.explanation.part import part_mask
-from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.lot import LotFile
 from explainvad.types import (
     Alignment,
@@ -94,22 +91,16 @@ def describe(
     The picture of the nearest ``reference`` (JPEG bytes) is what colours are compared with where it can be laid over
     the image, as the alignment says. ``model`` adds sentences of its own; it is shown the reference too.
     """
-    describer = MeasuredDescriber()
     part = part_mask(image) if regions else None
     anomalous = np.zeros((image.height, image.width), dtype=np.bool_)
     for region in regions:
         anomalous |= region.mask.to_array()
-    findings = []
     aligned = align(image, reference, anomalous, part) if regions and reference else None
-    for region in regions:
-        facts = measure(image, region, reference=aligned, part_mask=part, exclude=anomalous)
-        sentences = describer.describe(image, region, facts)
-        checked = tuple(check_sentence(text, describer.author, facts) for text in sentences)
-        findings.append(Finding(region, facts, checked))
-    found = tuple(findings)
-    if model is not None and found:
-        found = model.describe(image, found, reference)
-    return found, None if aligned is None else aligned.alignment
+    findings = tuple(measured_finding(image, region, part, anomalous, aligned) for region in regions)
+    alignment = None if aligned is None else aligned.alignment
+    if model is not None and findings:
+        findings = model.describe(image, findings, reference, alignment)
+    return findings, alignment
 
 
 def artifacts(
@@ -132,22 +123,11 @@ def artifacts(
     picture = Image.fromarray(image.pixels)
     picture.thumbnail((EVIDENCE_SIDE, EVIDENCE_SIDE), Image.Resampling.LANCZOS)
     return {
-        f"evidence/{image.image_id}.jpg": _encode(picture, "JPEG", quality=EVIDENCE_QUALITY),
+        f"evidence/{image.image_id}.jpg": encoded(picture, "JPEG", quality=EVIDENCE_QUALITY),
         f"evidence/{image.image_id}-reference.jpg": reference,
-        f"maps/{image.image_id}.png": _sixteen_bit(fused_map / map_maximum),
-        f"maps/{image.image_id}-aleatoric.png": _sixteen_bit(doubt.aleatoric),
-        f"maps/{image.image_id}-within.png": _sixteen_bit(doubt.within),
-        f"maps/{image.image_id}-between.png": _sixteen_bit(doubt.between),
-        f"masks/{image.image_id}.png": _encode(Image.fromarray(labels), "PNG"),
+        f"maps/{image.image_id}.png": sixteen_bit_png(fused_map / map_maximum),
+        f"maps/{image.image_id}-aleatoric.png": sixteen_bit_png(doubt.aleatoric),
+        f"maps/{image.image_id}-within.png": sixteen_bit_png(doubt.within),
+        f"maps/{image.image_id}-between.png": sixteen_bit_png(doubt.between),
+        f"masks/{image.image_id}.png": encoded(Image.fromarray(labels), "PNG"),
     }
-
-
-def _sixteen_bit(shares: NDArray[np.floating[Any]]) -> bytes:
-    """A map on [0, 1] as grey PNG."""
-    return _encode(Image.fromarray((np.clip(shares, 0, 1) * 65535).round().astype(np.uint16)), "PNG")
-
-
-def _encode(picture: Image.Image, kind: str, **options: int) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, kind, **options)
-    return stream.getvalue()

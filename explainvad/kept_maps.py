@@ -5,18 +5,16 @@ An explanation decides nothing, so it must not cost a verdict either: whatever f
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from explainvad.types import AttributionMap, Explanation, ImageRecord, KeptExplanation, KeptMap, NotGiven
+from explainvad.encoding import encoded, grey_levels
+from explainvad.types import AttributionMap, Explanation, ImageRecord, KeptExplanation, KeptMap
 
 FOLDER = "attributions"
-SIDE = 512  # px, longest side of a kept picture; maps come from grids that are coarser by far
+SIDE = 512  # px, longest side of the maps that a run makes; they come from grids that are coarser by far
 _REASON = 300  # characters of an error that are kept
 _ZERO = 128  # grey value of 0 in a signed map
 
@@ -53,12 +51,8 @@ def failed(records: Iterable[ImageRecord]) -> Iterator[str]:
 def _kept(image_id: str, methods: tuple[str, ...], explanation: Explanation, at: tuple[int, int] | None) -> Kept:
     maps: list[KeptMap] = []
     files: dict[str, bytes] = {}
-    not_given = list(explanation.not_given)
-    for found in explanation.maps:
-        if unsound := [name for name, value in found.facts.items() if not math.isfinite(value)]:
-            not_given.append(NotGiven(found.name, found.scorer, f"its figures are not finite: {', '.join(unsound)}"))
-            continue
-        path = f"{FOLDER}/{image_id}-{len(maps) + 1:02}.png"
+    for number, found in enumerate(explanation.maps, start=1):
+        path = f"{FOLDER}/{image_id}-{number:02}.png"
         low, high, files[path] = _picture(found)
         maps.append(
             KeptMap(
@@ -79,7 +73,7 @@ def _kept(image_id: str, methods: tuple[str, ...], explanation: Explanation, at:
         tuple(maps),
         explanation.nearest,
         explanation.phrases,
-        tuple(not_given),
+        explanation.not_given,
         explanation.baseline,
         at,
     )
@@ -88,22 +82,14 @@ def _kept(image_id: str, methods: tuple[str, ...], explanation: Explanation, at:
 
 def _picture(found: AttributionMap) -> tuple[float, float, bytes]:
     """What the grey values 0 and 255 stand for, and the PNG."""
-    values = _shrunk(found.values)
+    values = found.values
     if found.signed:
         # 255 stands for the largest magnitude and 1 for its negative, so that 0 is a grey value of its own
-        largest = float(np.abs(values).max())
-        low, high = -largest * _ZERO / (255 - _ZERO), largest
+        high = float(np.abs(values).max())
+        low = -high * _ZERO / (255 - _ZERO) if high else 0.0
     else:
         low, high = float(values.min()), float(values.max())
-    grey = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    stream = io.BytesIO()
-    Image.fromarray(np.round(grey * 255).astype(np.uint8)).save(stream, "PNG", optimize=True)
-    return low, high, stream.getvalue()
-
-
-def _shrunk(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """At most SIDE px on the longer side; a pixel is the mean of what it covers, so that nothing is skipped."""
-    height, width = values.shape
-    factor = min(1.0, SIDE / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX))
+    grey = grey_levels(values, low, high, 255).astype(np.uint8)
+    if found.signed and not high:
+        grey[:] = _ZERO  # also where there is no scale
+    return low, high, encoded(Image.fromarray(grey), "PNG", optimize=True)

@@ -17,7 +17,7 @@ from explainvad.attribution.references import ReferenceGallery
 from explainvad.attribution.sam import SamRefiner
 from explainvad.bundle import read_bundle, write_bundle
 from explainvad.config import InspectionConfig, RegionsConfig, parse_config
-from explainvad.describing import model_describer, recorded_describer
+from explainvad.describing import forget_answers, run_describer
 from explainvad.detection.profiles import restore_ensemble
 from explainvad.errors import NotFittedError, UnreadableImageError, UsageError
 from explainvad.explaining import METHODS, explain
@@ -25,7 +25,7 @@ from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.fitting import Fitted, extend, fit
 from explainvad.inspection import artifacts, not_inspected
 from explainvad.judging import Judged, judge
-from explainvad.kept_maps import failed, kept_explanation
+from explainvad.kept_maps import SIDE, failed, kept_explanation
 from explainvad.lazy_images import LazyImages
 from explainvad.lot import LotFile, read_lot_info, read_picture, scan
 from explainvad.model_card import model_card, versions
@@ -35,7 +35,7 @@ from explainvad.record.run import Run
 from explainvad.reference_images import reference_names
 from explainvad.refining import outline_refiner, recorded_regions
 from explainvad.reporting import load_report
-from explainvad.types import Explanation, ImageRecord, ImageScore, InspectionImage, LotReport, ModelCard, Progress
+from explainvad.types import Explanation, ImageRecord, InspectionImage, LotReport, ModelCard, Progress
 from explainvad.uncertainty.calibrator import Calibrator
 from explainvad.uncertainty.conformal import require_images
 from explainvad.uncertainty.lot_statement import summarise
@@ -165,37 +165,36 @@ class Inspector:
         refiner = self._refiner(config)
         card = replace(self.card(config), outlines=refiner.describe() if refiner else None)
         cells = cells_of([file.file for file in files], config.group_by, self.calibrator.cells)
+        describer = run_describer(config, info.part, run_dir, progress)
         start = RunStart(
             lot=info,
             files=tuple((file.image_id, file.file) for file in files),
             model=card,
             config=config.model_dump(mode="json", exclude={"model", "device"})
-            | {"regions": recorded_regions(config.regions, refiner), "describer": recorded_describer(config.describer)},
+            | {"regions": recorded_regions(config.regions, refiner), "describer": describer.recorded},
             software=f"explainvad {version('explainvad')}",
             versions=versions(),
             platform=f"{platform.system()} {platform.machine()}",
         )
-        describer = model_describer(config, info.part, run_dir, progress)
         with Run.open(run_dir, start) as run:
             if not run.finished:
                 for line in card.fallbacks:
                     run.fallback(line)
-                inspector = self._for_lot(files, describer)
+                inspector = self._for_lot(files, describer.model)
                 todo = [pair for pair in zip(files, cells, strict=True) if pair[0].image_id not in run.done]
                 seen = {r.sha256: r for r in run.done.values() if r.verdict is not None}
                 for (file, cell), read in admitted(todo, root, info.mm_per_pixel, self.ensemble):
                     run.add(*inspector._inspect_file(file, cell, read, seen, config))
                     if progress:
                         progress("inspecting", len(run.done), len(files))
-                for line in describer.fallbacks(run.done.values()) if describer else ():
+                for line in describer.model.fallbacks(run.done.values()) if describer.model else ():
                     run.fallback(line)
                 for line in failed(run.done.values()):
                     run.fallback(line)
             summary = summarise(list(run.done.values()), card.calibration, config.q, config.confidence)
             few = self.split.scheme == LEAVE_ONE_OUT
             finish(run, info.lot_id, summary, self.calibrator, self.path, self.model_id, few)
-        if describer:
-            describer.forget()
+        forget_answers(run_dir)
         return load_report(run_dir)
 
     def _for_lot(self, files: Sequence[LotFile], describer: ModelDescriber | None) -> Inspector:
@@ -251,7 +250,7 @@ class Inspector:
         if not judged.record.flagged or not methods:
             return judged.record, files
         explanation, maps = kept_explanation(
-            judged.record, methods, lambda at: self._explained(image, methods, at, judged.scores)
+            judged.record, methods, lambda at: self._explained(image, methods, at, judged)
         )
         return replace(judged.record, explanation=explanation), files | maps
 
@@ -272,11 +271,15 @@ class Inspector:
         image: InspectionImage,
         methods: Iterable[str],
         at: tuple[int, int] | None,
-        scores: Sequence[ImageScore] = (),
+        judged: Judged | None = None,
         progress: Progress | None = None,
     ) -> Explanation:
+        """Of an image that was ``judged`` in a run: with what was found then, and at the size that a run keeps."""
+        known: dict[str, Any] = {}
+        if judged and judged.record.reference:
+            known = {"scores": judged.scores, "reference": (judged.record.reference, judged.picture), "longest": SIDE}
         scorers, named = self.ensemble.scorers, reference_names(self.split, self.fitted)
-        return explain(image, scorers, self.gallery, named, methods=methods, at=at, scores=scores, progress=progress)
+        return explain(image, scorers, self.gallery, named, methods=methods, at=at, progress=progress, **known)
 
     def inspect_with_map(self, image: InspectionImage, cell: str = "") -> tuple[ImageRecord, NDArray[np.float32]]:
         """Judge one image. Returns its record and the fused anomaly map, float32 (H, W)."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from tiny_chat_server import answers, failing, serving
 from tiny_parts import FOREIGN, GOOD, RUSTY, write_lot
 
 from explainvad import Inspector
-from explainvad.config import DescriberConfig
+from explainvad.config import DescriberConfig, InspectionConfig
+from explainvad.errors import UsageError
 
 MEASURED = "measured text, no language model"
 UNUSED = "language model: not used, sentences are written from measured facts"
@@ -145,7 +148,78 @@ def test_a_local_model_describes(lot: Path, model: Path) -> None:
     said = [s for s in sentences(lot) if s["author"].startswith("vlm tiny-vlm (weights sha256 ")]
     assert said and all(s["author"].endswith(", blind") for s in said)
     start = ledger(lot.parent / "run")[0]["body"]
-    assert start["config"]["describer"]["model"] == "tiny-vlm" and "transformers" in start["versions"]
+    recorded = start["config"]["describer"]
+    assert recorded["model"] == "tiny-vlm" and "transformers" in start["versions"]
+    (shown,) = {s["author"].split("sha256 ")[1][:12] for s in said}
+    assert re.fullmatch(f"weights sha256 {shown}[0-9a-f]{{52}}", recorded["weights"])
+    report = json.loads((lot.parent / "run" / "report.json").read_text())
+    told = [finding["word_probabilities"] for record in report["records"] for finding in record["findings"]]
+    assert any(told)
+    for words in filter(None, told):
+        assert set(words) == {"location", "brightness", "shape", "size", "defect_type", "severity"}
+        assert all(0 < word["raw"] < word["masked"] <= 1 for word in words.values())
+    assert told == [f["word_probabilities"] for r in ledger(lot.parent / "run") for f in r["body"].get("findings", ())]
+
+
+def test_a_run_goes_on_with_the_same_weights_only_and_once_finished_with_none(
+    lot: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file, save_file
+    from tiny_vlms import write_model
+
+    from explainvad.explanation.describers import model_folder, vlm
+
+    weights = write_model("qwen2_5_vl", lot.parent / "models" / "tiny-vlm") / "model.safetensors"
+    configure(lot, use="vlm", model="models/tiny-vlm", picture_px=64, minutes=0.001)
+    assert analyze(lot, model).code == 0
+    path, before = lot.parent / "run" / "ledger.jsonl", sentences(lot)
+    tensors = load_file(weights)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, weights, {"format": "pt"})
+
+    # Finished: neither loaded nor even read, and rendered again
+    with monkeypatch.context() as patch:
+        patch.setattr(vlm, "load_model", pytest.fail)
+        patch.setattr(model_folder, "_digest", pytest.fail)
+        assert analyze(lot, model).code == 0
+    assert sentences(lot) == before
+
+    # Cut short: not with other weights
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: [json.loads(line)["event"] for line in lines].index("run_finished")]))
+    done = analyze(lot, model)
+    assert done.code == 2 and "config.describer.weights is 'weights sha256 " in done.err, done.err
+    save_file(tensors, weights, {"format": "pt"})
+    assert analyze(lot, model).code == 0
+    assert sentences(lot) == before
+
+
+def test_a_device_that_is_not_there_is_a_wrong_usage(lot: Path, model: Path) -> None:
+    from tiny_vlms import write_model
+
+    from explainvad.evaluation.text_arms import arms
+
+    folder = write_model("qwen2_5_vl", lot.parent / "models" / "tiny-vlm")
+    configure(lot, use="vlm", model="models/tiny-vlm")
+    done = analyze(lot, model, "--device", "cuda:99")
+    assert done.code == 2 and "GPUs are here: use auto or cpu" in done.err, done.err
+    with pytest.raises(UsageError, match="GPUs are here: use auto or cpu"):
+        arms(InspectionConfig(device="cuda:99", describer=DescriberConfig(use="vlm", model=str(folder))))
+
+
+@pytest.mark.parametrize("written", ["measured", "endpoint", "vlm"])
+def test_what_model_means_is_settled_by_whoever_describes_in_the_end(
+    lot: Path, model: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """A folder beside the file for a vlm, a name for an endpoint, whatever stood in the file before the option."""
+    (lot.parent / "tiny").mkdir()
+    monkeypatch.chdir(model.parent)
+    with serving(answers()) as server:
+        configure(lot, use=written, model="tiny", base_url=server.url)
+        assert analyze(lot, model, "--describer", "endpoint").code == 0
+        assert {request["model"] for request in server.requests} == {"tiny"}
+    shutil.rmtree(lot.parent / "run")
+    done = analyze(lot, model, "--describer", "vlm")
+    assert done.code == 2 and f"config.json in {lot.parent / 'tiny'}" in done.err
 
 
 def test_a_lot_cannot_say_where_its_pictures_go(lot: Path, model: Path) -> None:

@@ -73,7 +73,7 @@ def test_every_setting_survives_toml(tmp_path: Path) -> None:
             model="tiny",
             revision="main",
             base_url="http://127.0.0.1:8000/v1",
-            key_variable="LINE_KEY",
+            key_variable="EXPLAINVAD_LINE_KEY",
             arm="blind",
             quantization="4bit",
             picture_px=99,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import explainvad
 from PIL import Image
 from tiny_models import CLIP, CNN, VIT, tiny_backbones, write_store
-from tiny_parts import HEIGHT, RUST, RUSTY, WIDTH, part, write_part
+from tiny_parts import HEIGHT, RUSTY, WIDTH, part
 
-from explainvad import Inspector
 from explainvad.attribution.references import ReferenceGallery
 from explainvad.detection.backbones import Backbones
 from explainvad.detection.banks.anomaly_dino import AnomalyDINO, AnomalyDINOOptions
@@ -27,7 +25,8 @@ from explainvad.detection.padim import PaDiM, PaDiMOptions
 from explainvad.detection.reconstruction.dinomaly import Dinomaly, DinomalyOptions
 from explainvad.detection.reconstruction.unet import UNetAutoencoder, UNetOptions
 from explainvad.errors import UsageError
-from explainvad.explaining import METHODS, explain, explanation_files
+from explainvad.explaining import explain
+from explainvad.explanation_files import explanation_files
 from explainvad.reference_images import reference_names
 from explainvad.types import AttributionMap, Explanation, InspectionImage, Scorer
 from explainvad.uncertainty.splits import Split
@@ -296,34 +295,3 @@ def test_reference_images_are_named_by_their_number_in_the_fit(
     assert reference_names(split, {**further, "extends": ["x"]})(2) == ("d.png", "d")
     # one of two extensions went unnoted: which images have which numbers is not known
     assert reference_names(split, {**further, "extends": ["x", "y"]})(2) == ("", "")
-
-
-def test_the_shipped_profile_explains_from_its_bundle(inspector: Inspector, references: Path, tmp_path: Path) -> None:
-    image = write_part(tmp_path / "rusty.png", 2000, RUSTY)
-    found = inspector.explain(image, methods=["evidence", "gradients"])
-    assert {near.reference for near in found.nearest} <= {path.name for path in references.iterdir()}
-    assert all(near.place is not None and len(near.sha256) == 64 for near in found.nearest)
-    by = {(shown.scorer, shown.name): shown.values for shown in found.maps}
-    for scorer in ("reconstruction", "memory_bank"):
-        for name in ("integrated-gradients", "occlusion", "grad-cam"):
-            values = np.abs(by[scorer, name])
-            assert values[RUST].mean() > 3 * values.mean(), (scorer, name)
-
-
-def test_the_command_writes_maps_and_says_what_they_are(model: Path, tmp_path: Path) -> None:
-    image, out = write_part(tmp_path / "rusty.png", 2000, RUSTY), tmp_path / "maps"
-    arguments: Sequence[str] = ("explain", str(image), "--model", str(model), "--out", str(out), "--device", "cpu")
-    done = explainvad(*arguments, "--methods", "evidence,attention", "--at", "40,31")
-    assert done.code == 0, done.err
-    said = json.loads((out / "explanation.json").read_text("utf-8"))
-    assert {entry["file"] for entry in said["maps"]} == {path.name for path in out.glob("*.png")}
-    assert "map     memory_bank: attention-rollout" in done.out and "nearest memory_bank: x " in done.out
-    again = explainvad(*arguments)
-    assert again.code == 2 and "exists already: name a new folder with --out" in again.err
-    for bad, message in (("40;31", "--at expects a place as X,Y"), ("900,1", "expected a place within 80 x 64 px")):
-        refused = explainvad(*arguments[:-3], str(tmp_path / "other"), "--at", bad)
-        assert refused.code == 2 and message in refused.err, refused.err
-    (tmp_path / "torn.png").write_bytes(b"\x89PNG")
-    torn = explainvad("explain", str(tmp_path / "torn.png"), "--model", str(model), "--out", str(tmp_path / "x"))
-    assert torn.code == 2 and "torn.png" in torn.err
-    assert not (tmp_path / "other").exists() and METHODS == ("evidence", "attention", "gradients", "prompts")

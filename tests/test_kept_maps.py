@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +18,25 @@ from run_factories import make_record, make_start
 
 from explainvad import Inspector, LotReport
 from explainvad import pipeline as pipeline_module
+from explainvad.attribution.references import ReferenceGallery
 from explainvad.config import AttributionConfig
 from explainvad.errors import ConfigError, IntegrityError
-from explainvad.explaining import METHODS
-from explainvad.kept_maps import SIDE, kept_explanation
+from explainvad.explaining import METHODS, explain
+from explainvad.kept_maps import kept_explanation
 from explainvad.record.run import Run
 from explainvad.record.verify import verify_run
+from explainvad.report.explanations import map_words
+from explainvad.report.layers import explaining_layer
 from explainvad.reporting import load_report
-from explainvad.types import AttributionMap, Explanation, ImageRecord, KeptExplanation, KeptMap
+from explainvad.types import (
+    AttributionMap,
+    Explanation,
+    ImageRecord,
+    InspectionImage,
+    KeptExplanation,
+    KeptMap,
+    ReferenceMatch,
+)
 
 KINDS = ("evidence", "attention", "gradients", "prompts")
 
@@ -138,13 +150,55 @@ def test_kept_grey_values_stand_for_the_map(record: ImageRecord) -> None:
             assert (grey[:20] == 128).all()  # nothing is added to what is nothing
 
 
-def test_large_maps_are_kept_small_and_unsound_ones_not(record: ImageRecord) -> None:
-    large = AttributionMap("a", "s", "m", "e", "f", np.ones((3 * SIDE, SIDE), np.float32))
-    unsound = AttributionMap("b", "s", "m", "e", "f", np.ones((2, 2), np.float32), facts={"delta": float("nan")})
-    explanation, files = kept_explanation(record, (), lambda at: explanation_of(large, unsound))
-    assert [found.name for found in explanation.maps] == ["a"]
-    assert Image.open(io.BytesIO(files[explanation.maps[0].path])).size == (round(SIDE / 3), SIDE)
-    assert [(n.name, n.reason) for n in explanation.not_given] == [("b", "its figures are not finite: delta")]
+def test_a_run_makes_small_maps_from_what_it_found_before(
+    inspector: Inspector, small_lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Explanation] = []
+
+    def watched(*given: Any, **how: Any) -> Explanation:
+        found = len(looked_for)
+        made.append(explain(*given, **how))
+        assert len(looked_for) == found  # the reference of the verdict is compared with
+        return made[-1]
+
+    def nearest(gallery: ReferenceGallery, image: InspectionImage) -> tuple[ReferenceMatch, bytes]:
+        looked_for.append(image.file)
+        return own(gallery, image)
+
+    looked_for: list[str] = []
+    own = ReferenceGallery.nearest
+    monkeypatch.setattr(ReferenceGallery, "nearest", nearest)
+    monkeypatch.setattr(pipeline_module, "explain", watched)
+    monkeypatch.setattr(pipeline_module, "SIDE", 40)  # of pictures of 80 x 64 px
+    report = inspector.analyze(small_lot, tmp_path / "run", attribution={"maps": KINDS})
+    assert made and looked_for
+    for explanation in made:
+        assert {shown.values.shape for shown in explanation.maps} == {(32, 40)}
+    for record in (record for record in report.records if record.explanation):
+        assert record.explanation is not None and record.reference is not None
+        assert record.reference.reference_id in record.explanation.baseline
+        for kept in record.explanation.maps:
+            assert kept.frame.endswith(", at 40 x 32 px")
+            assert Image.open(report.run_dir / kept.path).size == (40, 32)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_map_of_nothing_is_kept_shown_and_said_to_be_nothing(record: ImageRecord, signed: bool) -> None:
+    zero = AttributionMap("a", "s", "m", "e", "f", np.zeros((6, 8), np.float32), signed)
+    with np.errstate(all="raise"):
+        explanation, files = kept_explanation(record, (), lambda at: explanation_of(zero))
+    (kept,) = explanation.maps
+    grey = np.asarray(Image.open(io.BytesIO(files[kept.path])))
+    assert (kept.low, kept.high) == (0, 0) and (grey == (128 if signed else 0)).all()
+    layer, _ = explaining_layer(files[kept.path], signed)
+    assert not np.asarray(Image.open(io.BytesIO(layer.data)).convert("RGBA"))[..., 3].any()  # it covers nothing
+    assert "f. It is 0 everywhere." in map_words(kept)
+
+
+def test_maps_and_figures_are_finite() -> None:
+    for values, facts in (([[np.nan, 0]], {}), ([[1, 0]], {"delta": np.inf})):
+        with pytest.raises(ValueError, match="must be finite"):
+            AttributionMap("a", "s", "m", "e", "f", np.array(values, np.float32), facts=facts)
 
 
 def test_kinds_are_those_that_explain_knows_and_others_are_refused(inspector: Inspector, small_lot: Path) -> None:

@@ -69,13 +69,13 @@ def serving(hub: TinyHub) -> Iterator[TinyHub]:
             commit, name = hub.newest, ""
             if path.startswith(f"/api/models/{hub.repository}/revision/"):
                 commit = path.rpartition("/")[2]
-                commit = hub.newest if commit == "main" else commit
             elif path.startswith(f"/api/models/{hub.repository}/tree/"):
                 return self.answer(200, hub.tree(path.rpartition("/")[2]), {"Content-Type": "application/json"})
             elif path.startswith(f"/{hub.repository}/resolve/"):
                 commit, name = path.split("/")[-2:]
             elif path != f"/api/models/{hub.repository}":
                 return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+            commit = hub.newest if commit == "main" else commit
             if commit not in hub.commits:
                 return self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
             if not name:

@@ -29,6 +29,13 @@ class PixelMap:
     facts: dict[str, float]
 
 
+def ends(function: PixelFunction) -> dict[str, float]:
+    """The number at the image and at the baseline: figures of every map that compares them."""
+    with torch.no_grad():
+        at, base = function.value(function.frame[None]), function.value(function.baseline[None])
+    return {"value": float(at), "baseline_value": float(base)}
+
+
 def integrated_gradients(function: PixelFunction, steps: int = STEPS) -> PixelMap:
     """Sundararajan, Taly & Yan, "Axiomatic Attribution for Deep Networks", ICML 2017; channels summed.
 
@@ -45,7 +52,7 @@ def integrated_gradients(function: PixelFunction, steps: int = STEPS) -> PixelMa
             internal_batch_size=AT_ONCE,
             return_convergence_delta=True,
         )
-    return PixelMap(found[0].detach().sum(0).float().cpu(), {**_ends(function), "convergence_delta": float(delta)})
+    return PixelMap(found[0].detach().sum(0).float().cpu(), {"convergence_delta": float(delta)})
 
 
 def occlusion(function: PixelFunction, windows: int = OCCLUDED) -> PixelMap:
@@ -64,7 +71,7 @@ def occlusion(function: PixelFunction, windows: int = OCCLUDED) -> PixelMap:
             baselines=function.baseline[None],
             perturbations_per_eval=AT_ONCE,
         )
-    return PixelMap(found[0, 0].float().cpu(), {**_ends(function), "square_px": float(side)})
+    return PixelMap(found[0, 0].float().cpu(), {"square_px": float(side)})
 
 
 def layer_grad_cam(function: PixelFunction) -> PixelMap:
@@ -83,14 +90,7 @@ def layer_grad_cam(function: PixelFunction) -> PixelMap:
         # a frozen network gives its layers gradients only where its input has one
         frame = function.frame[None].clone().requires_grad_()
         found = LayerGradCam(function.value, layer).attribute(frame, relu_attributions=True)
-    return PixelMap(found[0, 0].detach().float().cpu(), _ends(function))
-
-
-def _ends(function: PixelFunction) -> dict[str, float]:
-    """The number at the image and at the baseline."""
-    with torch.no_grad():
-        at, base = function.value(function.frame[None]), function.value(function.baseline[None])
-    return {"value": float(at), "baseline_value": float(base)}
+    return PixelMap(found[0, 0].detach().float().cpu(), {})
 
 
 def _dimensions(layer: nn.Module, value: Callable[[Tensor], Tensor], frame: Tensor) -> int:

@@ -28,6 +28,17 @@ _SEARCHED = sorted(itertools.product(range(-REACH, REACH + 1), repeat=2), key=la
 _MEASURED = list(itertools.product(range(-REACH - 1, REACH + 2), repeat=2))  # with the neighbours of those
 
 
+def decoded(picture: bytes) -> NDArray[np.uint8]:
+    """A kept picture (JPEG), uint8 RGB (H, W, 3)."""
+    with Image.open(io.BytesIO(picture), formats=["JPEG"]) as stored:
+        return np.asarray(stored.convert("RGB"))
+
+
+def brought_to(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) at the size of another picture, (height, width, 3); bicubic, proportions are not kept."""
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+
+
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Luminance of uint8 (H, W, 3), reduced to THUMBNAIL x THUMBNAIL and standardised: float32 (THUMBNAIL ** 2,).
 

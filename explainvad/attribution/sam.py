@@ -8,7 +8,7 @@ else the threshold's outline stays. Whether there is a region, and how significa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -32,8 +32,12 @@ class Segmenter(Protocol):
         """Look at an image, uint8 RGB (H, W, 3), once for all its prompts; False where it is too narrow to be seen."""
         ...
 
-    def masks(self, prompt: SamPrompt) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Masks (n, H, W) of the image last seen, and the predicted quality (n,) of each."""
+    def masks(self, prompt: SamPrompt) -> Iterator[tuple[NDArray[np.bool_], float]]:
+        """Masks (H, W) of the image last seen, one after the other, each with its predicted quality."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of the image last seen, and of all that was computed of it."""
         ...
 
 
@@ -57,8 +61,8 @@ class SamSegmenter:
             self._predictor.set_image(pixels)
         return True
 
-    def masks(self, prompt: SamPrompt) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """SAM's three masks. They are brought to the image's size one by one: an image of 50 MP takes 200 MB then."""
+    def masks(self, prompt: SamPrompt) -> Iterator[tuple[NDArray[np.bool_], float]]:
+        """SAM's three masks, brought to the image's size one by one: of an image of 50 MP one takes 200 MB then."""
         import torch
 
         predictor, network = self._predictor, self._predictor.model
@@ -79,13 +83,16 @@ class SamSegmenter:
                 dense_prompt_embeddings=dense,
                 multimask_output=True,
             )
-            masks = [
-                (network.postprocess_masks(small[:, [i]], predictor.input_size, size)[0, 0] > network.mask_threshold)
-                .cpu()
-                .numpy()
-                for i in range(small.shape[1])
-            ]
-            return np.stack(masks), quality[0].float().cpu().numpy()
+        for i, expected in enumerate(quality[0].tolist()):
+            with torch.inference_mode():
+                full = network.postprocess_masks(small[:, [i]], predictor.input_size, size)[0, 0]
+                mask = (full > network.mask_threshold).cpu().numpy()
+                del full  # not while the mask is looked at
+            yield mask, expected
+
+    def forget(self) -> None:
+        """Let go of the embedding."""
+        self._predictor.reset_image()
 
 
 class SamRefiner:
@@ -123,13 +130,29 @@ class SamRefiner:
         if not self.segmenter.see(image.pixels):
             reason = f"the image is too narrow for SAM, {image.width} x {image.height} px"
             return tuple(self._kept(region, 0.0, reason) for region in regions)
-        excess = fused_map - np.float32(cluster_threshold)
-        clusters = [region.mask.to_array() for region in regions]
-        taken = np.logical_or.reduce(clusters)
+        try:
+            return self._refined(image, fused_map, regions, cluster_threshold)
+        finally:
+            self.segmenter.forget()
+
+    def _refined(
+        self,
+        image: InspectionImage,
+        fused_map: NDArray[np.float32],
+        regions: Sequence[Region],
+        cluster_threshold: float,
+    ) -> tuple[Region, ...]:
+        """Of an image that the segmenter sees."""
+        # clusters are unpacked one by one: of a large image with many regions all of them would fill the memory
+        taken = np.zeros(fused_map.shape, dtype=np.bool_)
+        for region in regions:
+            taken |= region.mask.to_array()
         refined = []
-        for region, cluster in zip(regions, clusters, strict=True):
+        for region in regions:
+            cluster = region.mask.to_array()
             prompt = prompt_for(fused_map, cluster, region.xyxy, region.peak_xy, cluster_threshold)
-            best = choose(*self.segmenter.masks(prompt), cluster, excess)
+            excess = fused_map[cluster] - np.float32(cluster_threshold)
+            best = choose(self.segmenter.masks(prompt), cluster, excess)
             if best.agreement < self.limit:
                 reason = f"SAM disagreed ({_below(best.agreement, self.limit)})"
                 refined.append(self._kept(region, best.agreement, reason))

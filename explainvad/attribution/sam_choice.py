@@ -14,6 +14,7 @@ edge, not that the edge is the defect's: it only decides between masks of equal 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +33,11 @@ class Choice:
 
 
 def agreement(mask: NDArray[np.bool_], component: NDArray[np.bool_], excess: NDArray[np.floating]) -> float:
-    """J of a mask with a component, all (H, W); ``excess`` is the fused map less the cluster threshold."""
-    weight = np.maximum(excess[component].astype(np.float64), 0)
+    """J of a mask (H, W) with a component (H, W) of n pixels.
+
+    ``excess`` (n,) is the fused map less the cluster threshold at them, row by row.
+    """
+    weight = np.maximum(excess.astype(np.float64), 0)
     total = float(weight.sum())
     if total <= 0:  # evidence without excess tells pixels apart no more
         weight, total = np.ones_like(weight), float(weight.size)
@@ -43,15 +47,20 @@ def agreement(mask: NDArray[np.bool_], component: NDArray[np.bool_], excess: NDA
 
 
 def choose(
-    masks: NDArray[np.bool_],
-    quality: NDArray[np.floating],
-    component: NDArray[np.bool_],
-    excess: NDArray[np.floating],
+    offers: Iterable[tuple[NDArray[np.bool_], float]], component: NDArray[np.bool_], excess: NDArray[np.floating]
 ) -> Choice:
-    """The mask of ``masks`` (n, H, W) that agrees best with the component; of equal ones that of larger ``quality``."""
-    agreements = [agreement(mask, component, excess) for mask in masks]
-    best = max(range(len(masks)), key=lambda i: (agreements[i], float(quality[i]), -i))
-    return Choice(masks[best], agreements[best])
+    """Of masks with their qualities the one that agrees best with the component; of equal ones that of larger quality.
+
+    Of ``offers`` at least one is needed; no more than the best one so far is kept.
+    """
+    best: tuple[float, float, NDArray[np.bool_]] | None = None
+    for mask, quality in offers:
+        agrees = agreement(mask, component, excess)
+        if best is None or (agrees, quality) > best[:2]:
+            best = agrees, quality, mask
+    if best is None:
+        raise ValueError("expected at least one mask, got none")
+    return Choice(best[2], best[0])
 
 
 def own_part(mask: NDArray[np.bool_], component: NDArray[np.bool_], taken: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -9,11 +9,16 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from explainvad.detection.backbone.embedded import EmbeddedBackbone, describe_shipped, load_shipped
+from explainvad.detection.backbone.embedded import (
+    EmbeddedBackbone,
+    describe_shipped,
+    describe_untrained,
+    load_shipped,
+)
 from explainvad.detection.backbone.network import MULTIPLE, HybridBackbone
 from explainvad.detection.frames import working_size
 from explainvad.detection.frozen import FINAL, FrozenBackbone, bf16_forward_pays
-from explainvad.detection.weights import Weights, WeightStore
+from explainvad.detection.weights import RANDOM, Weights, WeightStore
 from explainvad.errors import WeightsError
 from explainvad.types import InspectionImage
 
@@ -66,11 +71,10 @@ class FeatureExtractor(Protocol):
 class EmbeddedFeatures:
     """The backbone that ships with the package, as a :class:`FeatureExtractor`; always in float32."""
 
-    name = EMBEDDED
     depth = 2
 
-    def __init__(self, backbone: EmbeddedBackbone) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: EmbeddedBackbone, name: str = EMBEDDED) -> None:
+        self.backbone, self.name = backbone, name
         self.weights, self.device, self.resolution = backbone.weights, backbone.device, backbone.resolution
 
     @property
@@ -152,10 +156,15 @@ class Backbones:
         return self.shared(("extractor", name, resolution), lambda: self._extractor(name, resolution))
 
     def _extractor(self, name: str, resolution: int) -> FeatureExtractor:
-        if name == EMBEDDED:
-            embedded = EmbeddedBackbone.shipped(resolution, self.device)
+        random = RANDOM.fullmatch(name)
+        if name == EMBEDDED or (random and random["name"] == EMBEDDED):
+            embedded = (
+                EmbeddedBackbone.untrained(resolution, int(random["seed"] or 0), self.device)
+                if random
+                else EmbeddedBackbone.shipped(resolution, self.device)
+            )
             self._used[name] = embedded.weights
-            return EmbeddedFeatures(embedded)
+            return EmbeddedFeatures(embedded, name)
         weights = self.weights(name)
         network = self.shared(("network", name), weights.network)
         return FrozenBackbone(network, weights, resolution, self.device, self.bf16, self.compile)
@@ -183,8 +192,13 @@ class Backbones:
     def require(self, used: Mapping[str, str]) -> None:
         """Raise WeightsError unless the weights here are those that :meth:`used` named."""
         for name, expected in used.items():
-            embedded = name == EMBEDDED
-            got = describe_shipped(load_shipped()[1]) if embedded else _identity(self.store.weights(name))
+            random = RANDOM.fullmatch(name)
+            if name == EMBEDDED:
+                got = describe_shipped(load_shipped()[1])
+            elif random and random["name"] == EMBEDDED:
+                got = describe_untrained(int(random["seed"] or 0))
+            else:
+                got = _identity(self.store.weights(name))
             if got != expected:
                 raise WeightsError(
                     f"the model was fitted with other weights {name}: expected {expected}, got {got}; bring the former "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from explainvad.detection.weights import WeightStore, how_to_get
 from explainvad.detection.weights_install import PICKLES, convert, settle, staging
 from explainvad.detection.weights_lock import LAYOUTS, Locked, differences, locked_file, read_lock
 from explainvad.errors import IntegrityError, WeightsError
+from explainvad.offline import forbidden_by
 
-OFFLINE = ("EXPLAINVAD_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 REASON = 300  # characters of the hub's own words in a message
 ELSEWHERE = (
     "on a machine with a network, `explainvad models pull` and `explainvad models export` write an archive, which "
@@ -39,10 +38,8 @@ def pull(store: WeightStore, name: str, *, update: bool = False, endpoint: str |
         if not differences(name, store.root / name, locked, afresh=True):
             return locked
         hub, revision = locked.hub or hub, locked.revision
-    if asked := [
-        variable for variable in OFFLINE if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
-    ]:
-        raise WeightsError(f"{name} is not here, and {asked[0]} forbids the network: {ELSEWHERE}; or unset it")
+    if (variable := forbidden_by()) is not None:
+        raise WeightsError(f"{name} is not here, and {variable} forbids the network: {ELSEWHERE}; or unset it")
     with staging(store, name) as folder:
         commit = _download(folder, name, hub, revision, entry.library, endpoint)
         return settle(

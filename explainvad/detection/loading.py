@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from math import lcm
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import timm
 import torch
@@ -175,17 +175,17 @@ def _few(keys: list[str]) -> str:
     return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
 
 
-def unpickled(pickled: Path) -> dict[str, Tensor]:
-    """The tensors of a pickled state dict; no code in the file is run. Raises WeightsError when it is none."""
+def unpickled(name: str, pickled: Path | IO[bytes]) -> dict[str, Tensor]:
+    """The tensors of a pickled state dict, of the file ``name``; no code in it is run. WeightsError when it is none."""
     try:
         found = torch.load(pickled, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise WeightsError(
-            f"{pickled.name} was refused: expected a file of tensors and nothing else ({str(error).splitlines()[0]}); "
+            f"{name} was refused: expected a file of tensors and nothing else ({str(error).splitlines()[0]}); "
             "get the weights as safetensors"
         ) from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
-        raise WeightsError(f"{pickled.name}: expected a state dict, names and tensors: get the weights as safetensors")
+        raise WeightsError(f"{name}: expected a state dict, names and tensors: get the weights as safetensors")
     return {key.removeprefix("module."): value for key, value in found.items()}  # the prefix of training in parallel

@@ -6,19 +6,21 @@ The published files hold tensors and nothing that says which network they are of
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from explainvad.detection.loading import unpickled
 from explainvad.detection.sam_network import architecture, sam_network
 from explainvad.detection.weights import WeightStore
-from explainvad.detection.weights_lock import LAYOUTS, locked_file
+from explainvad.detection.weights_lock import LAYOUTS
 from explainvad.errors import WeightsError
 
 LIBRARY = "segment_anything"
@@ -81,12 +83,13 @@ def open_sam(setting: str, file: Path | None, store: WeightStore | None = None) 
             "holds one, or weights of the store, which `explainvad models pull sam-vit-b` brings"
         )
     try:
-        sha256, tensors = locked_file(checkpoint).sha256, read_sam(checkpoint)
+        content = checkpoint.read_bytes()  # once: what is hashed is what is loaded
     except OSError as error:
         raise WeightsError(f"{checkpoint} cannot be read: {error.strerror or error}") from error
+    sha256, tensors = hashlib.sha256(content).hexdigest(), read_sam(checkpoint.name, content)
+    del content  # as large as the network that is built now
     source = f"{checkpoint.name}, sha256 {sha256[:16]}…, licence not stated"
-    network = sam_network(checkpoint.name, tensors)
-    return OpenedSam(network, architecture(checkpoint.name, tensors), source, sha256)
+    return OpenedSam(*sam_network(checkpoint.name, tensors), source, sha256)
 
 
 def sam_checkpoint(path: Path) -> Path | None:
@@ -116,15 +119,15 @@ def _transformers(folder: Path) -> bool:
         return False
 
 
-def read_sam(checkpoint: Path) -> dict[str, Tensor]:
-    """Its tensors by segment_anything's names, read without running code. Raises WeightsError when they cannot be."""
-    if checkpoint.suffix in PICKLED:
-        tensors = unpickled(checkpoint)
+def read_sam(name: str, content: bytes) -> dict[str, Tensor]:
+    """The tensors of a file ``name`` by segment_anything's names; no code in it is run. WeightsError if that fails."""
+    if name.endswith(PICKLED):
+        tensors = unpickled(name, io.BytesIO(content))
     else:
         try:
-            tensors = load_file(checkpoint)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise WeightsError(f"{checkpoint.name}: expected tensors in the format safetensors: {error}") from error
+            tensors = load(content)
+        except (SafetensorError, ValueError) as error:
+            raise WeightsError(f"{name}: expected tensors in the format safetensors: {error}") from error
     return {own_name(key): value for key, value in tensors.items()} if is_transformers(tensors) else tensors
 
 
@@ -142,7 +145,7 @@ def own_name(key: str) -> str:
 
 def take_sam(name: str, checkpoint: Path, folder: Path) -> None:
     """Put a checkpoint into ``folder`` in the store's own layout: safetensors, and which architecture they are of."""
-    tensors = read_sam(checkpoint)
+    tensors = read_sam(checkpoint.name, checkpoint.read_bytes())
     config, target = LAYOUTS[LIBRARY]
     stated = json.dumps({"architecture": architecture(name, tensors)})
     save_file({key: value.clone().contiguous() for key, value in tensors.items()}, folder / target)

@@ -108,15 +108,15 @@ def architecture(name: str, tensors: Mapping[str, Tensor]) -> str:
     return MOBILE if is_mobile(tensors) else sam_shape(name, tensors).name
 
 
-def sam_network(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The ``segment_anything.modeling.Sam`` of these tensors, in evaluation mode.
+def sam_network(name: str, tensors: Mapping[str, Tensor]) -> tuple[nn.Module, str]:
+    """The ``segment_anything.modeling.Sam`` of these tensors, in evaluation mode, and its :func:`architecture`.
 
     Raises WeightsError, calling the weights ``name``, when a tensor is missing, left over or of another shape.
     """
     if is_mobile(tensors):
         network, tensors = empty_sam(PUBLISHED["vit_b"], MobileEncoder()), own_names(tensors)
         load_strictly(name, network, tensors)
-        return network
+        return network, MOBILE
     shape = sam_shape(name, tensors)
     try:
         network = empty_sam(shape)
@@ -125,7 +125,7 @@ def sam_network(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
             f"{name}: no Segment Anything can be built with {shape}: {error}; get other weights"
         ) from error
     load_strictly(name, network, tensors)
-    return network
+    return network, shape.name
 
 
 def empty_sam(shape: SamShape, encoder: nn.Module | None = None) -> nn.Module:

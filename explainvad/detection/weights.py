@@ -27,7 +27,7 @@ from explainvad.detection.loading import (
     require_multiple,
     timm_network,
 )
-from explainvad.detection.sam_network import MEAN, PUBLISHED, STD, architecture, empty_sam, sam_network
+from explainvad.detection.sam_network import MEAN, PUBLISHED, STD, empty_sam, sam_network
 from explainvad.detection.training import reproducible
 from explainvad.detection.weights_lock import LAYOUTS, LOCK, Locked, checked_name, differences, read_lock, weights_root
 from explainvad.errors import IntegrityError, WeightsError
@@ -110,10 +110,10 @@ class Weights:
         if self.folder is None:
             with reproducible(self.seed):
                 return empty_sam(PUBLISHED[str(stated)])
-        tensors = self.tensors()
-        if (got := architecture(self.name, tensors)) != stated:
+        network, got = sam_network(self.name, self.tensors())
+        if got != stated:
             raise WeightsError(f"{self.name}: {stated} is what its configuration says, but its tensors are of {got}")
-        return sam_network(self.name, tensors)
+        return network
 
 
 class WeightStore:

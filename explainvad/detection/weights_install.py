@@ -133,7 +133,7 @@ def settle(
 def convert(pickled: Path, target: Path) -> None:
     """Write the tensors of a pickled state dict as safetensors; no code in the file is run."""
     # clones, because safetensors refuses memory that two tensors share
-    save_file({key: value.clone().contiguous() for key, value in unpickled(pickled).items()}, target)
+    save_file({key: value.clone().contiguous() for key, value in unpickled(pickled.name, pickled).items()}, target)
 
 
 def _library(name: str, folder: Path) -> str:

@@ -1,8 +1,8 @@
 """Named scorers against one another on one labelled data set: fitted to good images alone, scored on the same others.
 
 An :class:`Arm` is a registered scorer with options. All arms see the same images, so that what one has over another is
-the difference within images: its interval comes from one bootstrap for both (:mod:`paired`), and is far narrower than
-the two intervals side by side suggest. Nothing is fitted, scaled or thresholded on test images.
+the difference within images: its interval comes from one bootstrap for both (:mod:`metrics.resampling`), and is far
+narrower than the two intervals side by side suggest. Nothing is fitted, scaled or thresholded on test images.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from explainvad.detection.backbones import Backbones
 from explainvad.detection.registry import scorer_type
 from explainvad.detection.scorer import FrozenScorer
 from explainvad.errors import LotError, WeightsError
-from explainvad.evaluation.datasets import load_dataset, read_mask
-from explainvad.evaluation.paired import Draws, aupro_draws, auroc_draws, interval_of, resamples
+from explainvad.evaluation.datasets.load import load_dataset
+from explainvad.evaluation.datasets.masks import read_truth
+from explainvad.evaluation.metrics.images import image_auroc, image_metrics
+from explainvad.evaluation.metrics.pixels import PixelMetrics
+from explainvad.evaluation.metrics.resampling import Measured, Resampling
 from explainvad.evaluation.splitting import for_fitting
 from explainvad.lazy_images import LazyImages
 from explainvad.lot import LotFile, display_name
@@ -32,6 +35,7 @@ from explainvad.types import InspectionImage, Interval
 GOOD = "good"
 AUROC, AUPRO = "AUROC", "AUPRO"
 METRICS = (AUROC, AUPRO)
+FPR_LIMIT = 0.30  # of AUPRO
 
 Direction = Literal["higher", "lower", "not shown"]
 _WORDS: dict[Direction, str] = {
@@ -67,17 +71,23 @@ class ExperimentData:
 
     @classmethod
     def load(
-        cls, root: Path, seed: int = 0, most_fit: int | None = None, most_each: int | None = None
+        cls,
+        root: Path,
+        seed: int = 0,
+        most_fit: int | None = None,
+        most_each: int | None = None,
+        category: str | None = None,
     ) -> ExperimentData:
         """Read a labelled folder; of more images than ``most_fit``, or ``most_each`` of a kind, some are drawn.
 
-        A flat folder's good images are split as ``explainvad evaluate`` splits them. Raises LotError, also where no
+        A folder of several categories needs one of them by name. A flat folder's good images are split as
+        ``explainvad evaluate`` splits them. Raises LotError, also where no
         image can be used.
         """
-        dataset = load_dataset(root)
+        dataset = load_dataset(root, category)
         rng = np.random.default_rng(seed)
         fitting = dataset.train or for_fitting(dataset, None, seed)
-        others = [item for item in dataset.items if item.path not in set(fitting)]
+        others = [item for item in dataset.test if item.path not in set(fitting)]
         items = [
             item
             for kind in sorted({item.defect or "" for item in others})
@@ -96,12 +106,7 @@ class ExperimentData:
         skipped = tuple(f"{file}: {why}" for images in (fit, test) for file, why in images.skipped)
         known = {file.path for file in test.files}
         items = [item for item in items if item.path in known]
-        masks: list[NDArray[np.bool_] | None] = []
-        for item, image in zip(items, test, strict=True):
-            shape = (image.height, image.width)
-            masks.append(read_mask(item.mask_path, shape) if item.mask_path else None)
-            if item.defect is None:
-                masks[-1] = np.zeros(shape, dtype=np.bool_)
+        masks = [read_truth(item, (i.height, i.width)) for item, i in zip(items, test, strict=True)]
         return cls(fit, test, np.array([item.defect or GOOD for item in items]), masks, skipped)
 
     def indices(self, kinds: Collection[str]) -> NDArray[np.intp]:
@@ -186,56 +191,66 @@ class Comparison:
         return tuple(g for g, kinds in self.groups.items() if np.isin(self.data.kinds, list(kinds)).any())
 
     @cached_property
-    def _draws(self) -> dict[tuple[str, str, str], Draws | None]:
-        found: dict[tuple[str, str, str], Draws | None] = {}
+    def _measured(self) -> dict[tuple[str, str, str], Measured | None]:
+        how = Resampling(self.n_resamples, self.seed)
+        found: dict[tuple[str, str, str], Measured | None] = {}
         for group in self.present:
             chosen = self.data.indices(self.groups[group])
             defective = self.data.kinds[chosen] != GOOD
-            weights = resamples(defective, self.n_resamples, self.seed)
-            masks = [self.data.masks[i] for i in chosen]
-            drawn = [mask for mask in masks if mask is not None]
             for s in self.scored:
-                found[s.arm, group, AUROC] = auroc_draws(defective, s.values[chosen], weights)
-                maps = [s.maps[i] for i in chosen]
-                found[s.arm, group, AUPRO] = aupro_draws(maps, drawn, weights) if len(drawn) == len(masks) else None
+                found[s.arm, group, AUROC] = image_metrics(defective, s.values[chosen], resampling=how).auroc
+                found[s.arm, group, AUPRO] = self._aupro(s, chosen, how)
         return found
+
+    def _aupro(self, scored: Scored, chosen: NDArray[np.intp], how: Resampling) -> Measured | None:
+        """None where a defect has no mask."""
+        pixels = PixelMetrics()
+        for i in chosen:
+            if (mask := self.data.masks[i]) is None:
+                return None
+            pixels.update(scored.maps[i], mask)
+        return pixels.compute((FPR_LIMIT,), how).aupro[FPR_LIMIT]
 
     def interval(self, arm: str, group: str, metric: str) -> Interval | None:
         """A metric of one arm; None where the data cannot define it."""
-        return interval_of(self.draws(arm, group, metric))
+        return interval_of(self._measured.get((arm, group, metric)))
 
-    def draws(self, arm: str, group: str, metric: str) -> Draws | None:
-        """The metric of the images themselves and of their resamples, the same ones for all arms."""
-        return self._draws.get((arm, group, metric))
+    def draws(self, arm: str, group: str, metric: str) -> NDArray[np.float64] | None:
+        """The metric of the images themselves, then of their resamples, (1 + n,); None where it is not defined."""
+        measured = self._measured.get((arm, group, metric))
+        if measured is None or measured.resampled is None:
+            return None
+        return np.concatenate([[measured.estimate], measured.resampled])
 
     def difference(self, arm: str, other: str, group: str, metric: str) -> Interval | None:
         """What ``arm`` has over ``other``, on the same resampled images."""
-        one, two = (self.draws(name, group, metric) for name in (arm, other))
-        return None if one is None or two is None else interval_of(one - two)
+        one, two = (self._measured.get((name, group, metric)) for name in (arm, other))
+        return paired_difference(one, two, Resampling(self.n_resamples, self.seed))
 
     def sentence(self, arm: str, other: str, group: str, metric: str) -> str:
         """What ``arm`` has over ``other``, in words that claim no more than the interval shows."""
-        draws = ((name, self.draws(name, group, metric)) for name in (arm, other))
-        return compared(f"{metric} on {group} defects", *draws)
+        one, two = (self.interval(name, group, metric) for name in (arm, other))
+        found = self.difference(arm, other, group, metric)
+        return compared(f"{metric} on {group} defects", (arm, one), (other, two), found)
 
     def rows(self) -> list[dict[str, Any]]:
         """All metrics as plain values, for a table."""
         return [
             {"arm": arm, "group": group, "metric": metric, "estimate": i.estimate, "lower": i.lower, "upper": i.upper}
-            for arm, group, metric in self._draws
+            for arm, group, metric in self._measured
             if (i := self.interval(arm, group, metric)) is not None
         ]
 
-    def by_kind(self) -> dict[str, dict[str, float]]:
+    def by_kind(self) -> dict[str, dict[str, float | None]]:
         """AUROC of each kind of defect against all good images, by arm."""
         kinds = [kind for group in self.present for kind in self.groups[group] if kind in self.data.kinds]
-        table: dict[str, dict[str, float]] = {}
+        table: dict[str, dict[str, float | None]] = {}
         for s in self.scored:
             table[s.arm] = {}
             for kind in kinds:
                 chosen = self.data.indices([kind])
                 defective = self.data.kinds[chosen] != GOOD
-                table[s.arm][kind] = float(auroc_draws(defective, s.values[chosen], np.ones((1, len(chosen))))[0])
+                table[s.arm][kind] = image_auroc(defective, s.values[chosen])
         return table
 
 
@@ -248,21 +263,36 @@ def groups_of(data: ExperimentData, logical: Collection[str]) -> dict[str, tuple
     }
 
 
+def interval_of(measured: Measured | None) -> Interval | None:
+    """Of a metric; None where it is not defined, or was not resampled."""
+    if measured is None or measured.lower is None or measured.upper is None or measured.confidence is None:
+        return None
+    return Interval(measured.estimate, measured.lower, measured.upper, measured.confidence)
+
+
+def paired_difference(one: Measured | None, two: Measured | None, how: Resampling) -> Interval | None:
+    """What ``one`` has over ``two``, both measured ``how`` on the same images; None where either is not defined."""
+    if one is None or two is None or one.resampled is None or two.resampled is None:
+        return None
+    return interval_of(how.measured(one.estimate - two.estimate, one.resampled - two.resampled))
+
+
+def compared(
+    what: str, one: tuple[str, Interval | None], two: tuple[str, Interval | None], difference: Interval | None
+) -> str:
+    """A sentence on two arms by name, with words that claim no more than the interval of their difference shows."""
+    (arm, first), (other, second) = one, two
+    return (
+        f"{what}: {arm} {said(first)}, {other} {said(second)}, a difference of {said(difference, signed=True)}: "
+        f"**{_WORDS[direction(difference)]}**."
+    )
+
+
 def direction(difference: Interval | None) -> Direction:
     """Whether a difference is shown to be above or below zero: its whole interval lies there."""
     if difference is None or difference.lower <= 0 <= difference.upper:
         return "not shown"
     return "higher" if difference.lower > 0 else "lower"
-
-
-def compared(what: str, one: tuple[str, Draws | None], other: tuple[str, Draws | None]) -> str:
-    """What one has over the other, each a name and its draws, in words that claim no more than the interval shows."""
-    (name, draws), (other_name, other_draws) = one, other
-    found = None if draws is None or other_draws is None else interval_of(draws - other_draws)
-    return (
-        f"{what}: {name} {said(interval_of(draws))}, {other_name} {said(interval_of(other_draws))}, a difference of "
-        f"{said(found, signed=True)}: **{_WORDS[direction(found)]}**."
-    )
 
 
 def said(interval: Interval | None, signed: bool = False) -> str:

@@ -20,7 +20,18 @@ from explainvad.detection.backbones import Backbones
 from explainvad.detection.scorer import FrozenScorer
 from explainvad.detection.signatures import identity_mapping, planted
 from explainvad.detection.synthesis.whole import with_defect
-from explainvad.evaluation.experiments import AUPRO, AUROC, GOOD, Arm, Comparison, ExperimentData, fit_and_score
+from explainvad.evaluation.experiments import (
+    AUPRO,
+    AUROC,
+    GOOD,
+    Arm,
+    Comparison,
+    ExperimentData,
+    fit_and_score,
+    interval_of,
+)
+from explainvad.evaluation.metrics.resampling import Resampling
+from explainvad.types import Interval
 
 BOTTLENECKS = (2, 6, 16, 48)  # numbers of a patch of 4 x 4 px, which has 48
 MASK_RATIOS = (0.0, 0.5, 0.75)
@@ -99,6 +110,14 @@ class StressTest:
             draws={metric: np.array(rows) for metric, rows in draws.items() if all(row is not None for row in rows)},
         )
 
+    def interval(self, metric: str, trial: int) -> Interval | None:
+        """A metric of the trial of that number."""
+        return _interval(self.draws[metric][trial])
+
+    def difference(self, metric: str, one: int, other: int) -> Interval | None:
+        """What one trial has over another, on the same resampled images."""
+        return _interval(self.draws[metric][one] - self.draws[metric][other])
+
     def save(self, path: Path) -> None:
         """Write one compressed ``.npz``."""
         arrays: dict[str, Any] = {
@@ -125,6 +144,10 @@ class StressTest:
                 if key.startswith("draws.")
             }
             return cls(trials, data["residual"], data["ratio"], draws)
+
+
+def _interval(draws: NDArray[np.float64]) -> Interval | None:
+    return interval_of(Resampling().measured(float(draws[0]), draws[1:]))
 
 
 def variance_ratio(scorer: FrozenScorer[Any], data: ExperimentData) -> float:

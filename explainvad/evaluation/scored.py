@@ -14,7 +14,8 @@ from explainvad.attribution.references import ReferenceGallery
 from explainvad.config import InspectionConfig
 from explainvad.detection.ensemble import EmbeddedEnsemble
 from explainvad.errors import LotError
-from explainvad.evaluation.datasets import load_dataset, read_mask
+from explainvad.evaluation.datasets.load import load_dataset
+from explainvad.evaluation.datasets.masks import read_truth
 from explainvad.inspection import acquired
 from explainvad.lazy_images import LazyImages
 from explainvad.lot import LotFile, read_image
@@ -98,19 +99,19 @@ def score_dataset(
     """
     config = config or InspectionConfig()
     dataset = load_dataset(root)
-    good = [*dataset.train, *(item.path for item in dataset.items if item.defect is None)]
-    names = [path.relative_to(root).as_posix() for path in good]
+    good = [*dataset.train, *(item.path for item in dataset.test if item.defect is None)]
+    names = [path.relative_to(dataset.root).as_posix() for path in good]
     labels, _ = group_labels(names, group)
     shuffled = np.random.default_rng(config.seed).permutation(sorted(set(labels)))
     fitting = set(shuffled[: max(1, round(FIT_SHARE * len(shuffled)))].tolist())
-    files = [LotFile(name, name, path, root) for name, path in zip(names, good, strict=True)]
+    files = [LotFile(name, name, path, dataset.root) for name, path in zip(names, good, strict=True)]
     fit = LazyImages([file for file, label in zip(files, labels, strict=True) if label in fitting])
     if len(fit) == len(good):
         raise LotError(f"{root} has too few good images to fit on some and to calibrate on others: {len(good)}")
     detection = config.detection.model_dump()
     ensemble = EmbeddedEnsemble.fit(fit, config.seed, **detection, device=config.device, progress=progress)
 
-    defects = [(item, item.defect) for item in dataset.items if item.defect is not None]
+    defects = [(item, item.defect) for item in dataset.test if item.defect is not None]
     defect_labels, _ = group_labels([item.file for item, _ in defects], group)
 
     def images() -> Iterable[LabelledImage]:
@@ -118,10 +119,8 @@ def score_dataset(
             if label not in fitting:
                 yield read_image(file), label, GOOD, 0.0
         for (item, kind), label in zip(defects, defect_labels, strict=True):
-            image = read_image(LotFile(item.file, item.file, item.path, root))
-            size = float("nan")
-            if item.mask_path is not None:
-                size = float(np.sqrt(read_mask(item.mask_path, (image.height, image.width)).sum()))
-            yield image, label, kind, size
+            image = read_image(LotFile(item.file, item.file, item.path, dataset.root))
+            truth = read_truth(item, (image.height, image.width))
+            yield image, label, kind, float("nan") if truth is None else float(np.sqrt(truth.sum()))
 
     return ScoredImages.score(images(), ensemble, ReferenceGallery.fit(fit))

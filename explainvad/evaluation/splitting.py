@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from explainvad.evaluation.datasets import LabelledDataset
+from explainvad.evaluation.datasets.items import LabelledDataset
 from explainvad.lot import display_name
 from explainvad.uncertainty.grouping import group_labels
 
@@ -16,7 +16,7 @@ TEST_SHARE = 1 / 3  # of the good images of a flat data set, kept from fitting
 
 def for_fitting(dataset: LabelledDataset, group: str | None, seed: int) -> list[Path]:
     """Good images of a flat data set to fit on: whole groups, about two thirds of the images."""
-    good = [item.path for item in dataset.items if item.defect is None]
+    good = [item.path for item in dataset.test if item.defect is None]
     labels, _ = group_labels([display_name(path.name) for path in good], group)
     names = sorted(set(labels))
     order = np.random.default_rng(seed).permutation(len(names))

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,12 @@ from explainvad.evaluation.text_metrics import (
     reports_difference,
     votes,
 )
-from explainvad.evaluation.text_trials import erased, finding, frame_box, moved_region, touched
+from explainvad.evaluation.text_probabilities import ProbabilityFigures
+from explainvad.evaluation.text_trials import erased, frame_box, moved_region, touched
+from explainvad.explanation.alignment import AlignedReference, align
 from explainvad.explanation.describers.answer import VOCABULARIES
 from explainvad.explanation.describers.asking import REASON_LENGTH, NoAnswerError, one_line
+from explainvad.explanation.findings import measured_finding
 from explainvad.explanation.part import part_mask
 from explainvad.types import ClaimStatus, Finding, InspectionImage
 
@@ -79,6 +83,7 @@ class TextEvaluation:
             arm.name: defaultdict(list) for arm in self._arms
         }
         self._votes: dict[str, dict[str, _Values]] = {arm.name: defaultdict(list) for arm in self._arms}
+        self._probabilities = {arm.name: ProbabilityFigures() for arm in self._arms}
         self._unanswered: dict[str, Counter[str]] = {arm.name: Counter() for arm in self._arms}
 
     def add(
@@ -103,6 +108,10 @@ class TextEvaluation:
         part = part_mask(image) if any(found.facts.frame == "part" for found in findings) else None
         regions = np.any([found.region.mask.to_array() for found in findings], axis=0)
         ids = tuple(found.region.region_id for found in findings)
+        anomalous = regions if truth is None else truth | regions
+        aligned = align(image, reference, anomalous, part)
+        alignment = None if aligned is None else aligned.alignment
+        shown = partial(Marked, ids=ids, reference=reference, alignment=alignment)
         for found in findings:
             mask = found.region.mask.to_array()
             frame = frame_box(mask, part if found.facts.frame == "part" else None)  # as its place was measured
@@ -114,14 +123,15 @@ class TextEvaluation:
             by_truth = moved = healed = None
             if truth is not None:
                 defect = touched(truth, mask)
-                moved = self._moved(image, found, truth | regions, part, ids, reference)
+                moved = self._moved(image, found, anomalous, part, aligned, shown)
                 if defect.any():
                     by_truth = place_ratios(defect.astype(np.float64), frame)
-                    without = erased(image, defect | mask, reference)
-                    healed = Marked(without, finding(without, found.region, part, regions), ids, reference)
+                    without = erased(image, defect | mask, reference, aligned)
+                    finding = measured_finding(without, found.region, part, regions, aligned)
+                    healed = shown(without, finding)
             self._n.update(regions=1, moved=moved is not None, defects=healed is not None)
 
-            marked = Marked(image, found, ids, reference)
+            marked = shown(image, found)
             for arm in self._arms:
                 answers = [self._ask(arm, marked, sample) for sample in range(arm.samples)]
                 drawn = [said for said in answers if said is not None]
@@ -155,8 +165,8 @@ class TextEvaluation:
         found: Finding,
         anomalous: NDArray[np.bool_],
         part: NDArray[np.bool_] | None,
-        ids: tuple[str, ...],
-        reference: bytes,
+        aligned: AlignedReference | None,
+        shown: Callable[[InspectionImage, Finding], Marked],
     ) -> _Moved | None:
         """The mark on a normal patch of the region's shape; None where it fits nowhere."""
         cells = (found.facts.place, *found.facts.cells)
@@ -164,9 +174,9 @@ class TextEvaluation:
         region = moved_region(found.region, cells, anomalous, part, (self._seed, about))
         if region is None:
             return None
-        there = finding(image, region, part, anomalous)
+        there = measured_finding(image, region, part, anomalous, aligned)
         new_cells = frozenset({there.facts.place, *there.facts.cells} - set(cells))
-        return _Moved(Marked(image, there, ids, reference), new_cells)
+        return _Moved(shown(image, there), new_cells)
 
     def _ask(self, arm: Arm, marked: Marked, sample: int = 0) -> Said | None:
         try:
@@ -194,6 +204,8 @@ class TextEvaluation:
         self._values[name]["coverage"].append((number, told, 1))
         for kind, counts in claim_counts([s for said in drawn for s in said.sentences]).items():
             self._claims[name][kind].append((number, counts))
+        for said in drawn:
+            self._probabilities[name].add(number, said.word_probabilities, found.facts)
         if len(drawn) >= N_SAMPLES:
             for field in VOCABULARIES:
                 share, entropy = votes([said.words[field] for said in drawn[:N_SAMPLES]])
@@ -257,6 +269,7 @@ class TextEvaluation:
                 }
                 for field, rows in self._votes[arm.name].items()
             },
+            "probabilities": self._probabilities[arm.name].results(self._seed),
             "unanswered": dict(self._unanswered[arm.name]),
         }
 

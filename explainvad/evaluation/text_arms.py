@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from explainvad.config import InspectionConfig
 from explainvad.describing import RESPONDENTS
-from explainvad.explanation.claims import check_sentence
 from explainvad.explanation.describers.answer import UNDETERMINED, VOCABULARIES, Answer
 from explainvad.explanation.describers.checking import brightness_word, checked_sentences, size_word
 from explainvad.explanation.describers.model import ModelDescriber
 from explainvad.explanation.describers.store import AnswerStore
+from explainvad.explanation.findings import measured_sentences
 from explainvad.explanation.sentences import MeasuredDescriber
-from explainvad.types import Finding, InspectionImage, Sentence
+from explainvad.types import Alignment, Finding, InspectionImage, Sentence, WordProbability
 
 N_SAMPLES = 5  # of a model that samples
 N_DRAWS = 100  # of the random words, which cost nothing: the floor should not depend on luck
@@ -40,20 +40,26 @@ _UNREAD = "No text was written."
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Marked:
-    """One region of an image, as it is shown: its facts, the image's region ids and the nearest reference (JPEG)."""
+    """One region of an image, as it is shown: its facts, the image's region ids and the nearest reference (JPEG), with
+    its alignment where it registers."""
 
     image: InspectionImage
     finding: Finding
     ids: tuple[str, ...]
     reference: bytes
+    alignment: Alignment | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Said:
-    """The words chosen for the closed fields, and all sentences, each checked against the measurements."""
+    """The words chosen for the closed fields, and all sentences, each checked against the measurements.
+
+    ``word_probabilities`` are those of the words, where a model tells them.
+    """
 
     words: Mapping[str, str]
     sentences: tuple[Sentence, ...]
+    word_probabilities: Mapping[str, WordProbability] = field(default_factory=dict)
 
 
 class Arm(Protocol):
@@ -84,8 +90,7 @@ class Measured:
             "defect_type": UNDETERMINED,
             "severity": UNDETERMINED,
         }
-        texts = MeasuredDescriber().describe(marked.image, marked.finding.region, facts)
-        return Said(words, tuple(check_sentence(text, self.author, facts) for text in texts))
+        return Said(words, measured_sentences(marked.image, marked.finding.region, facts))
 
 
 class Random:
@@ -95,14 +100,16 @@ class Random:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self._about: tuple[Marked | None, int] = (None, 0)  # what was shown last, and its hash
         self.author = f"words drawn at random, seed {seed}"
 
     def say(self, marked: Marked, sample: int = 0) -> Said:
         """Words that depend on the seed, the picture, the mark and the number of the sample."""
-        place = ",".join(map(str, marked.finding.region.xyxy)).encode()
-        about = zlib.crc32(place, zlib.crc32(marked.image.pixels.tobytes()))
-        rng = np.random.default_rng([self._seed, about, sample])
-        words = {field: str(rng.choice([*known, UNDETERMINED])) for field, known in VOCABULARIES.items()}
+        if self._about[0] is not marked:  # as it is from sample to sample
+            place = ",".join(map(str, marked.finding.region.xyxy)).encode()
+            self._about = marked, zlib.crc32(place, zlib.crc32(marked.image.pixels.tobytes()))
+        rng = np.random.default_rng([self._seed, self._about[1], sample])
+        words = {name: str(rng.choice([*known, UNDETERMINED])) for name, known in VOCABULARIES.items()}
         return _said(words, _UNREAD, marked, self.author)
 
 
@@ -125,8 +132,11 @@ class ModelArm:
 
     def say(self, marked: Marked, sample: int = 0) -> Said:
         """What the model answers, asked again once where the answer is not valid."""
-        answer = self._describer.ask(marked.image, marked.finding, marked.ids, marked.reference, sample)
-        return _from_answer(answer, marked, self.author)
+        answered = self._describer.ask(
+            marked.image, marked.finding, marked.ids, marked.reference, marked.alignment, sample
+        )
+        said = _from_answer(answered.answer, marked, self.author)
+        return replace(said, word_probabilities=answered.word_probabilities)
 
 
 def arms(config: InspectionConfig) -> tuple[Arm, ...]:
@@ -138,7 +148,7 @@ def arms(config: InspectionConfig) -> tuple[Arm, ...]:
     settings = config.describer
     if settings.use == "measured":
         return baselines
-    respondent = RESPONDENTS[settings.use](settings, config.seed, config.device)
+    respondent = RESPONDENTS[settings.use](config, None)
 
     def asking(arm: str) -> ModelArm:
         return ModelArm(
@@ -165,5 +175,4 @@ def _said(words: Mapping[str, str], text: str, marked: Marked, author: str) -> S
 
 
 def _from_answer(answer: Answer, marked: Marked, author: str) -> Said:
-    words = {field: str(getattr(answer, field)) for field in VOCABULARIES}
-    return Said(words, checked_sentences(answer, marked.finding.facts, author, None))
+    return Said(answer.words, checked_sentences(answer, marked.finding.facts, author, None))

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explainvad.explanation.colour import NO_BASELINE
-from explainvad.explanation.describers.answer import UNDETERMINED
+from explainvad.explanation.describers.answer import SAME, UNDETERMINED
 from explainvad.explanation.place import PLACES
-from explainvad.explanation.reading import DEFECT_NOUN, clauses, negated, plain
+from explainvad.explanation.reading import DEFECT_NOUN, clauses, negated, plain, supposed
 from explainvad.types import XYXY, ClaimStatus, RegionFacts, Sentence
 
 CONFIDENCE, N_RESAMPLES = 0.95, 1000
 NO_DEFECT = ("none visible", UNDETERMINED)  # the words of a defect type that name none
 
 _DEFECT = re.compile(rf"\b{DEFECT_NOUN}(?:s|es|ed|ing)?\b")
+_OF_REFERENCE = re.compile(
+    r"\W*(?:(?:in|on) )?(?:the )?(?:reference|(?:normal|nominal) (?:part|picture)|picture [ad])\b"
+)
 _FACT_OF = {  # kind of a claim -> the fact that it speaks of
     **dict.fromkeys(("place", "clock", "radial zone"), "place"),
     **dict.fromkeys(("size", "area", "area share"), "size"),
@@ -54,26 +57,34 @@ def place_ratios(mass: NDArray[np.floating[Any]], frame: XYXY) -> dict[str, floa
 
 
 def names_defect(words: Mapping[str, str], sentences: Sequence[Sentence]) -> bool:
-    """Whether a defect is asserted: by the chosen defect type, or by a word such as "scratch" that is not denied."""
+    """Whether a defect is asserted: by the chosen defect type, or by a word such as "scratch".
+
+    Not by one that is denied, merely supposed, or said of the reference.
+    """
     if words.get("defect_type", UNDETERMINED) not in NO_DEFECT:
         return True
     for sentence in sentences:
         reading = plain(sentence.text)
         for clause in clauses(reading):
             said = reading[clause.start : clause.stop]
+            if supposed(said) or _OF_REFERENCE.match(said):
+                continue
             if any(negated(said, match.start()) is False for match in _DEFECT.finditer(said)):
                 return True
     return False
 
 
 def reports_difference(words: Mapping[str, str], sentences: Sequence[Sentence]) -> bool:
-    """Whether the region is said to be darker, brighter or of another colour than what is around it."""
-    coloured = (
-        claim.kind == "colour" and not claim.stated.startswith("denied:")
+    """Whether the region is said to be darker, brighter or of another colour than what is around it.
+
+    By the chosen word, or by a claim of any sentence that is not a denial: whether it is true does not matter here.
+    """
+    claimed = (
+        claim.kind in ("brightness", "colour") and claim.stated != SAME and not claim.stated.startswith("denied:")
         for sentence in sentences
         for claim in sentence.claims
     )
-    return words.get("brightness") in ("darker", "brighter") or any(coloured)
+    return words.get("brightness") in ("darker", "brighter") or any(claimed)
 
 
 def coverage(sentences: Sequence[Sentence], facts: RegionFacts) -> float:
@@ -119,24 +130,51 @@ def ratio_interval(
     None where the denominators sum to 0. ``lower`` and ``upper`` are None with fewer than two images. Resamples
     without a denominator are left out (Efron and Tibshirani 1993, chapter 13).
     """
-    images = sorted({image for image, _, _ in values})
-    sums = np.zeros((len(images), 2))
-    for image, numerator, denominator in values:
-        sums[images.index(image)] += numerator, denominator
-    total = sums.sum(axis=0) if images else np.zeros(2)
-    if total[1] <= 0:
+    return _bootstrapped(values, lambda sums: _ratio(sums[:, 0], sums[:, 1]), seed, n_resamples)
+
+
+def difference_interval(
+    first: Sequence[tuple[int, float, float]], second: Sequence[tuple[int, float, float]], seed: int
+) -> dict[str, Any] | None:
+    """The ratio of ``first`` minus that of ``second``, resampled together; otherwise as :func:`ratio_interval`."""
+    values = [(image, n, d, 0.0, 0.0) for image, n, d in first] + [(image, 0.0, 0.0, n, d) for image, n, d in second]
+
+    def difference(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        return _ratio(sums[:, 0], sums[:, 1]) - _ratio(sums[:, 2], sums[:, 3])
+
+    return _bootstrapped(values, difference, seed, N_RESAMPLES)
+
+
+def _ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NaN where a denominator is 0."""
+    there = denominators > 0
+    return np.where(there, numerators / np.where(there, denominators, 1), np.nan)
+
+
+def _bootstrapped(
+    values: Sequence[tuple[Any, ...]],
+    figure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    seed: int,
+    n_resamples: int,
+) -> dict[str, Any] | None:
+    """A ``figure`` of sums over regions with its interval; ``values`` hold the image and what is summed.
+
+    ``figure`` takes sums with shape (n, k) and gives n numbers, NaN where they are not defined.
+    """
+    if not values:
+        return None
+    images = sorted({image for image, *_ in values})
+    place = {image: i for i, image in enumerate(images)}
+    sums = np.zeros((len(images), len(values[0]) - 1))
+    for image, *parts in values:
+        sums[place[image]] += parts
+    (estimate,) = figure(sums.sum(axis=0, keepdims=True)).tolist()
+    if np.isnan(estimate):
         return None
     lower = upper = None
     if len(images) > 1:
         times = np.random.default_rng(seed).multinomial(len(images), np.full(len(images), 1 / len(images)), n_resamples)
-        drawn = times @ sums
-        drawn = drawn[drawn[:, 1] > 0]
+        drawn = figure(times @ sums)
         tail = (1 - CONFIDENCE) / 2
-        lower, upper = (float(q) for q in np.quantile(drawn[:, 0] / drawn[:, 1], [tail, 1 - tail]))
-    return {
-        "estimate": float(total[0] / total[1]),
-        "lower": lower,
-        "upper": upper,
-        "n_images": len(images),
-        "n": len(values),
-    }
+        lower, upper = np.quantile(drawn[~np.isnan(drawn)], [tail, 1 - tail]).tolist()
+    return {"estimate": estimate, "lower": lower, "upper": upper, "n_images": len(images), "n": len(values)}

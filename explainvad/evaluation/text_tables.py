@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from explainvad.evaluation.calibration_figures import CURVES, GREY, REFERENCE, STYLE, WHISKERS, WIDTH, save_figure
+from explainvad.evaluation.text_probabilities import KINDS
 
 COLUMNS = {  # on the console and in the figure; the other files have all measures
     "agreement_truth": "place",
@@ -93,11 +94,32 @@ def markdown(results: Mapping[str, Any]) -> str:
             f"| {name} | {field} | {_cell(row['vote_share'])} | {_cell(row['entropy_bits'])} |"
             for name, field, row in sampled
         ]
+    lines += _probabilities(arms)
     lines.append("")
     for name, arm in arms.items():
         lines.append(f"- {name}: {_code(arm['author'])}")
         lines += [f"  - {n} questions without a valid answer: {_code(why)}" for why, n in arm["unanswered"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _probabilities(arms: Mapping[str, Any]) -> list[str]:
+    """The table of how probable right and wrong words were; nothing where no model told."""
+    rows = [
+        f"| {name} | {field} | {kind} | {_cell(row[kind]['agree'])} | {_cell(row[kind]['disagree'])} "
+        f"| {_cell(row[kind]['difference'])} | {_cell(row['removed']) if kind == 'raw' else ''} |"
+        for name, arm in arms.items()
+        for field, row in arm["probabilities"].items()
+        for kind in KINDS
+    ]
+    if not rows:
+        return []
+    head = "| words by | field | probability | words that agree | that disagree | difference | removed by the grammar |"
+    note = (
+        "Mean probability that the model gave its chosen word, closing quote included, as the product over the word's "
+        "tokens: raw in its own distribution, masked in that over the tokens which the grammar allowed. Raw ones of "
+        "words of different length are not comparable, and no word was chosen by them."
+    )
+    return ["", head, "|---" * 7 + "|", *rows, "", note]
 
 
 def as_csv(results: Mapping[str, Any]) -> str:

@@ -11,26 +11,16 @@ from PIL import Image
 from scipy import ndimage
 
 from explainvad.evaluation.faithfulness import paste
-from explainvad.explanation.claims import check_sentence
-from explainvad.explanation.facts import frame_of, measure
+from explainvad.explanation.alignment import AlignedReference
+from explainvad.explanation.facts import frame_of
 from explainvad.explanation.place import locate
-from explainvad.explanation.sentences import MeasuredDescriber
-from explainvad.types import XYXY, Finding, InspectionImage, Mask, Region
+from explainvad.types import XYXY, InspectionImage, Mask, Region
 
 GRID = 24  # places a side that are tried for a normal patch
 TRIES = 50  # of these, at most, are asked for their cell: a large region makes that slow
 GAP = 3  # px between a normal patch and anything anomalous, and around what is erased
 
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=np.bool_)
-
-
-def finding(
-    image: InspectionImage, region: Region, part: NDArray[np.bool_] | None, exclude: NDArray[np.bool_]
-) -> Finding:
-    """Measure a region and say it in measured sentences; ``part`` and ``exclude`` as of facts.measure."""
-    facts = measure(image, region, part_mask=part, exclude=exclude)
-    texts = MeasuredDescriber().describe(image, region, facts)
-    return Finding(region, facts, tuple(check_sentence(text, MeasuredDescriber.author, facts) for text in texts))
 
 
 def frame_box(mask: NDArray[np.bool_], part: NDArray[np.bool_] | None) -> XYXY:
@@ -91,17 +81,33 @@ def moved_region(
     return replace(region, mask=Mask.from_array(mask), xyxy=box, peak_xy=peak, refined_by="threshold", refinement=None)
 
 
-def erased(image: InspectionImage, defect: NDArray[np.bool_], reference: bytes) -> InspectionImage:
+def erased(
+    image: InspectionImage, defect: NDArray[np.bool_], reference: bytes, aligned: AlignedReference | None = None
+) -> InspectionImage:
     """The picture with the nearest ``reference`` (JPEG bytes) pasted over ``defect``, bool (H, W), and GAP px around.
 
-    The reference is brought to the picture's size but not aligned. Its colour is shifted so that, in a ring around the
-    pasted place, the medians of both agree: other light must not look like a defect.
+    It is taken as laid over the picture where it registers (``aligned``) and reaches that far, else as brought to the
+    picture's size. Its colour is shifted so that, in a ring around the pasted place, the medians of both agree: other
+    light must not look like a defect.
     """
     mask = ndimage.binary_dilation(defect, structure=_EIGHT_CONNECTED, iterations=GAP)
     ring = ndimage.binary_dilation(mask, structure=_EIGHT_CONNECTED, iterations=2 * GAP) & ~mask
-    with Image.open(io.BytesIO(reference)) as picture:
-        fitted = picture.convert("RGB").resize((image.width, image.height), Image.Resampling.LANCZOS)
-    normal = np.asarray(fitted, dtype=np.float64)
+    normal = _normal(image, mask | ring, reference, aligned).astype(np.float64)
     if ring.any():
         normal = normal + np.median(image.pixels[ring], axis=0) - np.median(normal[ring], axis=0)
     return replace(image, pixels=paste(image.pixels, np.clip(normal.round(), 0, 255).astype(np.uint8), mask))
+
+
+def _normal(
+    image: InspectionImage, wanted: NDArray[np.bool_], reference: bytes, aligned: AlignedReference | None
+) -> NDArray[np.uint8]:
+    """The reference in the picture's frame, (H, W, 3); where it is laid over it, only around what is ``wanted``."""
+    rows, columns = (np.flatnonzero(wanted.any(axis=axis)) for axis in (1, 0))
+    window = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    laid = None if aligned is None else aligned.crop(window)
+    if laid is not None:
+        normal = np.zeros_like(image.pixels)
+        normal[window] = laid
+        return normal
+    with Image.open(io.BytesIO(reference)) as picture:
+        return np.asarray(picture.convert("RGB").resize((image.width, image.height), Image.Resampling.LANCZOS))

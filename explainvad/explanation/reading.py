@@ -71,10 +71,13 @@ _OPENING = re.compile(r"\s*(?:while|whereas|although|though|because|since|as|whe
 _SUPPOSED = re.compile(
     r"\b(?:if|whether|may|might|could|would|should|must|will|cannot|can't|possibly|perhaps|maybe|likely|probably"
     r"|suggests?|expected|normally|usually|typically|unless|until|assum\w+|suppos\w+|claimed|alleged|please"
-    r"|unclear|unknown|inspected|photographed|imaged|captured|recorded|reviewed|produced|manufactured"
-    r"|cropped|resized|rescaled|enlarged|magnified|zoomed|as if|not possible|impossible|takes? place"
-    r"|(?<!than the )(?<!from the )reference)\b"
+    r"|unclear|unknown|as if|not possible|impossible)\b"
     r"|\?|^\s*(?:compare|check|verify|ensure)\b|^\s*(?:were|had)\s+(?:it|this|that|the)\b"
+)
+_ASIDE = re.compile(  # of how the picture came about, or of another picture
+    r"\b(?:inspected|photographed|imaged|captured|recorded|reviewed|produced|manufactured"
+    r"|cropped|resized|rescaled|enlarged|magnified|zoomed|takes? place"
+    r"|(?<!than the )(?<!from the )reference)\b"
 )
 # "The surrounding area" and "the upper area" are not the region.
 _ELSEWHERE = (
@@ -134,8 +137,13 @@ def clauses(text: str) -> list[Clause]:
     for start, stop in list(pairwise(cuts))[::2]:
         clause = text[start:stop]
         continued = about_region(clause, continued)
-        found.append(Clause(start, stop, continued and not _SUPPOSED.search(clause)))
+        found.append(Clause(start, stop, continued and not supposed(clause) and not _ASIDE.search(clause)))
     return found
+
+
+def supposed(clause: str) -> bool:
+    """Whether a :func:`plain` clause only supposes, asks or asks for what it says."""
+    return _SUPPOSED.search(clause) is not None
 
 
 def about_region(clause: str, continued: bool | None) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from explainvad.errors import StorageError, UsageError
-from explainvad.record.events import History
+from explainvad.errors import IntegrityError, StorageError, UsageError
+from explainvad.record.events import History, RunStart
 from explainvad.record.ledger import LEDGER, read_lines
 from explainvad.record.storage import open_below
 from explainvad.types import LotReport, Provenance, Renderer
@@ -37,6 +37,14 @@ def read_report(run_dir: str | Path, renderer: Renderer | None = None) -> LotRep
     records = tuple(history.records[image_id] for image_id in history.files)
     audit = history.audits.results[-1] if history.audits.results else None
     return LotReport(start.lot, records, statistics, start.model, provenance, root, renderer, audit)
+
+
+def finished_start(run_dir: Path) -> RunStart | None:
+    """What a finished run began with; None where there is none, or none that can be read."""
+    try:
+        return read_finished(run_dir).start
+    except (UsageError, StorageError, IntegrityError):
+        return None  # whoever opens it says what is wrong
 
 
 def report_id(head: str) -> str:

@@ -25,7 +25,9 @@ def map_title(kept: KeptMap) -> str:
 
 def map_words(kept: KeptMap) -> str:
     """How a map was made, what its colours mean, and its figures."""
-    if kept.signed:
+    if kept.low == kept.high:
+        scale = f"It is {number(kept.low)} everywhere."
+    elif kept.signed:
         scale = f"Orange raises the number, blue lowers it; full colour stands for {number(kept.high)}."
     else:
         scale = f"Colour scale from {number(kept.low)} to {number(kept.high)}, the range of this map."

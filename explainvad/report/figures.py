@@ -227,7 +227,13 @@ def laid_over(
 
 def _cut(picture: Image.Image, square: Box, frame: tuple[int, int]) -> Image.Image:
     sx, sy = picture.width / frame[0], picture.height / frame[1]
-    box = (square[0] * sx, square[1] * sy, square[2] * sx, square[3] * sy)
+    # rounding may leave a corner of the square outside
+    box = (
+        max(0.0, square[0] * sx),
+        max(0.0, square[1] * sy),
+        min(float(picture.width), square[2] * sx),
+        min(float(picture.height), square[3] * sy),
+    )
     return picture.resize((CROP_PX, CROP_PX), Image.Resampling.BICUBIC, box=box)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from explainvad.encoding import encoded
 from explainvad.report.figures import HeatScale, colour_stops, fitted, laid_over, map_levels, photograph
 from explainvad.types import XYXY, Alignment, Region
 
@@ -163,12 +164,8 @@ def _palette_layer(steps: NDArray[np.uint8], alpha: bytes) -> Layer:
     """A PNG whose palette is the colour map; ``alpha`` holds the opacity of its first colours."""
     picture = Image.fromarray(steps).convert("P")
     picture.putpalette(bytes.fromhex("".join(colour[1:] for colour in colour_stops(256))))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", transparency=alpha, optimize=True)
-    return Layer(buffer.getvalue(), "image/png", *picture.size)
+    return Layer(encoded(picture, "PNG", transparency=alpha, optimize=True), "image/png", *picture.size)
 
 
 def _webp(picture: Image.Image, quality: int) -> Layer:
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=quality, method=4)
-    return Layer(buffer.getvalue(), "image/webp", *picture.size)
+    return Layer(encoded(picture, "WEBP", quality=quality, method=4), "image/webp", *picture.size)

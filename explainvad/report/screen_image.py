@@ -137,7 +137,10 @@ def _maps(report: LotReport, record: ImageRecord, found: str) -> Iterator[ShownM
     for kept in record.explanation.maps if record.explanation else ():
         layer, (x, y) = explaining_layer(read_artifact(report.run_dir, record, kept.path), kept.signed)
         title = map_title(kept)
-        alt = f"{title}, over {name}: strongest at {x:.0%} from the left and {y:.0%} from the top; {kept.method}."
+        where = f"strongest at {x:.0%} from the left and {y:.0%} from the top"
+        if kept.low == kept.high:
+            where = "the same everywhere"
+        alt = f"{title}, over {name}: {where}; {kept.method}."
         ramp = "signed" if kept.signed else "heat"
         yield ShownMap(title, _shown(layer, alt), "", map_words(kept), explains=True, ramp=ramp)
 
@@ -152,7 +155,8 @@ def _explanations(record: ImageRecord) -> Iterator[str]:
         return
     if kept.at is not None:
         yield f"Explained place: the peak of the heaviest region, x {kept.at[0]}, y {kept.at[1]} px."
-    yield f"Pixels are compared with {kept.baseline}."
+    if kept.baseline:
+        yield f"Pixels are compared with {kept.baseline}."
     yield from (f"Normal patch: {nearest_words(near)}." for near in kept.nearest)
     yield from (f"Phrase: {phrase_words(phrase)}." for phrase in kept.phrases)
     yield from (f"Not given: {lacking.name} of {lacking.scorer}: {lacking.reason}." for lacking in kept.not_given)

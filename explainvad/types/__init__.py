@@ -46,6 +46,7 @@ from explainvad.types.records import (
     RegionFacts,
     Sentence,
     Verdict,
+    WordProbability,
 )
 from explainvad.types.reports import (
     JSON,
@@ -120,5 +121,6 @@ __all__ = [
     "ScorerCard",
     "Sentence",
     "Verdict",
+    "WordProbability",
     "WordRelevance",
 ]

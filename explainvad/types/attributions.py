@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -35,6 +36,19 @@ class PixelFunction:
     token: tuple[int, int] | None = None  # patch of ``grid`` that the number is about; None: the class token
     layer: nn.Module | None = None  # last convolution before the number, (B, channels, rows, cols)
 
+    def __post_init__(self) -> None:
+        seen = [(side.start, side.stop) for side in self.window]
+        require(
+            all(0 <= start < stop <= side for (start, stop), side in zip(seen, self.size, strict=True)),
+            f"window must lie in a working frame of {self.size} px, got rows and columns {seen}",
+        )
+        expected = (3, *(stop - start for start, stop in seen))
+        require(
+            tuple(self.frame.shape) == tuple(self.baseline.shape) == expected,
+            f"frame and baseline must have the shape {expected} of the window, got {tuple(self.frame.shape)} and "
+            f"{tuple(self.baseline.shape)}",
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptedRegion:
@@ -49,16 +63,17 @@ class PromptedRegion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttributionMap:
-    """One map of what a number comes from. ``values`` is float32 (H, W) in the image's frame, in the method's unit.
+    """One map of what a number comes from. ``values`` is float32 (H, W), in the method's unit.
 
-    With ``signed``, values above 0 raise the number and values below 0 lower it; else only their order counts.
+    It lies over the whole image, at its size or smaller, as ``frame`` states. All values and figures are finite. With
+    ``signed``, values above 0 raise the number and values below 0 lower it; else only their order counts.
     """
 
     name: str  # "attention-rollout"
     scorer: str
     method: str  # what was done, and after which paper
     explains: str  # which number of the scorer
-    frame: str  # on which grid it was computed, and how it came into the image's frame
+    frame: str  # on which grid it was computed, how it came over the image, and at which size
     values: NDArray[np.float32]
     signed: bool = False
     facts: Mapping[str, float] = field(default_factory=dict)  # "convergence_delta", "value", "baseline_value"
@@ -68,6 +83,9 @@ class AttributionMap:
         require(
             v.dtype == np.float32 and v.ndim == 2 and bool(np.isfinite(v).all()),
             f"values of {self.name} must be finite float32 with shape (H, W), got {v.dtype} {v.shape}",
+        )
+        require(
+            all(map(math.isfinite, self.facts.values())), f"facts of {self.name} must be finite, got {dict(self.facts)}"
         )
 
 
@@ -124,7 +142,7 @@ class Explanation:
     nearest: tuple[NearestNormal, ...]  # of each bank the most anomalous patches, worst first
     phrases: tuple[PhraseRelevance, ...]
     not_given: tuple[NotGiven, ...]
-    baseline: str  # what pixels were compared with
+    baseline: str  # what pixels were compared with; empty where no method compares
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,7 +150,8 @@ class KeptMap:
     """An AttributionMap as a run keeps it: what it is, and the picture of it. Free of arrays.
 
     ``path`` is that of a grey PNG of 8 bits, no larger than the image and in its frame, whose grey value g stands for
-    low + g / 255 * (high - low), in the method's unit. With ``signed`` the grey value 128 stands for 0.
+    low + g / 255 * (high - low), in the method's unit. With ``signed`` the grey value 128 stands for 0. Where ``low``
+    and ``high`` are equal, that is the map's value everywhere.
     """
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from explainvad.types.attributions import KeptExplanation
@@ -211,12 +211,36 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class WordProbability:
+    """How probable a word of a fixed vocabulary was to the local model that chose it, given all that it wrote before.
+
+    Products over the word's ``n_tokens``, closing quote included, at temperature 1: ``raw`` under the model's own
+    distribution, ``masked`` under that over the tokens that the grammar allowed. ``removed`` is the share of its own
+    probability that the grammar took from the model on the way: raw = masked * (1 - removed).
+    """
+
+    word: str
+    raw: float
+    masked: float
+    removed: float
+    n_tokens: int
+
+    def __post_init__(self) -> None:
+        for name in ("raw", "masked", "removed"):
+            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Finding:
-    """A region, its facts, and the words about it."""
+    """A region, its facts, and the words about it.
+
+    ``word_probabilities`` are those of the words that a local model chose, by field; empty where none did.
+    """
 
     region: Region
     facts: RegionFacts
     sentences: tuple[Sentence, ...]
+    word_probabilities: Mapping[str, WordProbability] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from tiny_sam import NAME, tiny_sam
 
@@ -43,16 +44,19 @@ class Stub:
 
     def __init__(self, *offers: Sequence[NDArray[np.bool_]], sees: bool = True) -> None:
         self.offers, self.sees = list(offers), sees
-        self.seen, self.prompts = 0, list[SamPrompt]()
+        self.seen, self.forgotten, self.prompts = 0, 0, list[SamPrompt]()
 
     def see(self, pixels: NDArray[np.uint8]) -> bool:
         self.seen += 1
         return self.sees
 
-    def masks(self, prompt: SamPrompt) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    def masks(self, prompt: SamPrompt) -> Iterator[tuple[NDArray[np.bool_], float]]:
         self.prompts.append(prompt)
-        offer = np.stack(self.offers[len(self.prompts) - 1])
-        return offer, np.linspace(0.9, 0.1, len(offer), dtype=np.float32)
+        offer = self.offers[len(self.prompts) - 1]
+        yield from zip(offer, np.linspace(0.9, 0.1, len(offer)).tolist(), strict=True)
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
 
 # -- prompts ----------------------------------------------------------------------------------------------
@@ -126,25 +130,24 @@ WIDE = mask("........", ".######.", ".######.", ".######.", "........")
 
 
 def test_agreement_by_hand() -> None:
-    excess = MAP - 1
+    excess = MAP[CLUSTER] - 1
     total = 6 * 1 + 4 * 2 + 2 * 8  # six of 2, four of 3, two of 9
     assert agreement(CLUSTER, CLUSTER, excess) == 1.0
     assert agreement(CORE, CLUSTER, excess) == pytest.approx(16 / total)  # a sixth of the area, half of the evidence
     assert agreement(WIDE, CLUSTER, excess) == pytest.approx(1 / (1 + 6 / 12))
     assert agreement(np.ones_like(CLUSTER), CLUSTER, excess) == pytest.approx(1 / (1 + 28 / 12))
     assert agreement(~CLUSTER, CLUSTER, excess) == agreement(np.zeros_like(CLUSTER), CLUSTER, excess) == 0.0
-    assert agreement(CLUSTER, CLUSTER, np.zeros_like(MAP)) == 1.0
+    assert agreement(CLUSTER, CLUSTER, 0 * excess) == 1.0
 
 
 def test_the_evidence_chooses_and_predicted_quality_only_breaks_ties() -> None:
-    excess = MAP - 1
-    masks = np.stack([np.ones_like(CLUSTER), CORE, WIDE])
-    assert choose(masks, np.array([0.99, 0.5, 0.1]), CLUSTER, excess).mask is not masks[0]
-    best = choose(masks, np.array([0.99, 0.5, 0.1]), CLUSTER, excess)
-    np.testing.assert_array_equal(best.mask, WIDE)
-    assert best.agreement == pytest.approx(2 / 3)
-    nothing = np.stack([np.zeros_like(CLUSTER), ~CLUSTER])
-    np.testing.assert_array_equal(choose(nothing, np.array([0.1, 0.2]), CLUSTER, excess).mask, ~CLUSTER)
+    excess, nothing = MAP[CLUSTER] - 1, np.zeros_like(CLUSTER)
+    best = choose([(np.ones_like(CLUSTER), 0.99), (CORE, 0.5), (WIDE, 0.1)], CLUSTER, excess)
+    assert best.mask is WIDE and best.agreement == pytest.approx(2 / 3)
+    assert choose([(nothing, 0.1), (beside := ~CLUSTER, 0.2)], CLUSTER, excess).mask is beside
+    assert choose([(nothing, 0.2), (~CLUSTER, 0.2)], CLUSTER, excess).mask is nothing  # the first
+    with pytest.raises(ValueError, match="at least one mask"):
+        choose([], CLUSTER, excess)
 
 
 def test_a_regions_own_part_of_a_mask() -> None:
@@ -195,7 +198,7 @@ def test_regions_share_one_look_and_no_pixel() -> None:
     left[10:20, 5:26], right[10:20, 22:46] = True, True
     stub = Stub([left], [right])
     first, second = (r.mask.to_array() for r in SamRefiner(stub, 0.5).refine(image, fused_map, regions, 1.0))
-    assert stub.seen == 1 and len(stub.prompts) == 2
+    assert stub.seen == stub.forgotten == 1 and len(stub.prompts) == 2
     assert not (first & second).any()
     np.testing.assert_array_equal(first, left)
     np.testing.assert_array_equal(second, right & ~left)
@@ -235,8 +238,10 @@ def test_masks_have_the_images_shape_whatever_it_is(height: int, width: int) -> 
     fused_map[height // 2, width // 2] = 5.0
     (region,) = cut(fused_map, image)
     prompt = prompt_for(fused_map, region.mask.to_array(), region.xyxy, region.peak_xy, 1.0)
-    masks, quality = segmenter.masks(prompt)
-    assert masks.shape == (3, height, width) and masks.dtype == np.bool_ and quality.shape == (3,)
+    offers = list(segmenter.masks(prompt))
+    assert len(offers) == 3
+    for mask_, quality in offers:
+        assert mask_.shape == (height, width) and mask_.dtype == np.bool_ and isinstance(quality, float)
     (refined,) = SamRefiner(segmenter, 1e-6).refine(image, fused_map, [region], 1.0)
     assert refined.mask.area == refined.area_px >= 1
 
@@ -250,13 +255,39 @@ def test_masks_are_those_of_segment_anythings_own_predictor() -> None:
     segmenter, predictor = SamSegmenter(tiny_sam(), NAME), SamPredictor(tiny_sam())
     segmenter.see(image.pixels)
     predictor.set_image(image.pixels)
-    masks, quality = segmenter.masks(prompt)
+    masks, quality = zip(*segmenter.masks(prompt), strict=True)
     expected, expected_quality, _ = predictor.predict(
         point_coords=prompt.points, point_labels=prompt.labels, box=prompt.box, multimask_output=True
     )
-    assert masks.any() and not masks.all()
+    assert expected.any() and not expected.all()
     np.testing.assert_array_equal(masks, expected)
     np.testing.assert_array_equal(quality, expected_quality)
+
+
+def test_of_an_image_nothing_stays_whatever_becomes_of_it() -> None:
+    image, fused_map = picture(60, 90), blobs()
+    segmenter = SamSegmenter(tiny_sam(), NAME)
+    refiner = SamRefiner(segmenter, 0.5)
+    refiner.refine(image, fused_map, cut(fused_map, image), 1.0)
+    assert segmenter._predictor.features is None
+    stub = Stub()  # without an offer it fails
+    with pytest.raises(IndexError):
+        SamRefiner(stub, 0.5).refine(image, fused_map, cut(fused_map, image), 1.0)
+    assert stub.forgotten == 1
+
+
+def test_masks_are_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than one mask of the image's size is made before the one before it was looked at."""
+    image, fused_map = picture(60, 90), blobs()
+    (region,) = cut(fused_map, image)
+    segmenter, made = SamSegmenter(tiny_sam(), NAME), list[int]()
+    network = segmenter._predictor.model
+    own = network.postprocess_masks
+    monkeypatch.setattr(network, "postprocess_masks", lambda *given: (made.append(1), own(*given))[1])
+    segmenter.see(image.pixels)
+    offers = segmenter.masks(prompt_for(fused_map, region.mask.to_array(), region.xyxy, region.peak_xy, 1.0))
+    for count, _ in enumerate(offers, start=1):
+        assert len(made) == count and not torch.is_inference_mode_enabled()
 
 
 def test_what_rounds_to_no_row_is_not_seen() -> None:

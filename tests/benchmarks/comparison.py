@@ -29,6 +29,7 @@ BENCHMARKS = (
     "profiles_edge",
     "profiles_memory",
     "patch_index",
+    "metrics_parity",
 )
 COLUMNS = {"work": "work", "ours": "explainvad", "peer": "anomalib", "shown": "what it shows"}
 OURS = ("torch", "timm", "open_clip_torch", "faiss-cpu")

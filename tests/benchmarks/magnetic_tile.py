@@ -19,10 +19,12 @@ from tiles import split_good
 from explainvad.detection.backbone.adaptation import adapt
 from explainvad.detection.backbone.embedded import EmbeddedBackbone
 from explainvad.detection.memory_bank import MemoryBank
-from explainvad.evaluation.datasets import read_mask
-from explainvad.evaluation.metrics import PixelMetrics, bootstrap_interval, image_auroc
+from explainvad.evaluation.datasets.masks import read_mask
+from explainvad.evaluation.metrics.images import image_auroc, image_metrics
+from explainvad.evaluation.metrics.pixels import PixelMetrics
+from explainvad.evaluation.metrics.resampling import Measured, Resampling
 from explainvad.lot import LotFile, read_image
-from explainvad.types import InspectionImage, Interval
+from explainvad.types import InspectionImage
 
 DEFECTS = ("blowhole", "break", "fray")
 SEED, RESOLUTION, ROWS = 0, 448, 8000
@@ -53,7 +55,7 @@ class Tiles:
 class BankResult:
     """Image AUROC with its bootstrap interval, by defect type, and AUPRO at 0.3."""
 
-    auroc: Interval
+    auroc: Measured
     by_kind: dict[str, float]
     aupro: float
     fit_seconds: float
@@ -79,14 +81,14 @@ def measure_bank(backbone: EmbeddedBackbone, tiles: Tiles) -> BankResult:
         values.append(score.value)
     scored = time.perf_counter()
     kinds, scores = np.array(tiles.kinds), np.array(values)
-    auroc = bootstrap_interval(image_auroc, kinds != "good", scores, seed=SEED)
-    assert auroc is not None
+    auroc = image_metrics(kinds != "good", scores, resampling=Resampling(seed=SEED)).auroc
     by_kind = {}
     for kind in DEFECTS:
         chosen = (kinds == "good") | (kinds == kind)
         by_kind[kind] = image_auroc(kinds[chosen] == kind, scores[chosen]) or 0.0
-    aupro = pixels.compute((0.3,)).aupro[0.3]
-    return BankResult(auroc, by_kind, aupro, fitted - started, len(values) / (scored - fitted))
+    aupro = pixels.compute((0.3,), Resampling(0)).aupro[0.3]
+    assert auroc is not None and aupro is not None
+    return BankResult(auroc, by_kind, aupro.estimate, fitted - started, len(values) / (scored - fitted))
 
 
 def main() -> None:

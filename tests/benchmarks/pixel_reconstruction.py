@@ -32,7 +32,9 @@ from explainvad.detection.reconstruction.pixels import USUAL, PixelReconstructio
 from explainvad.detection.reconstruction.residuals import identity_gap
 from explainvad.detection.reconstruction.unet import UNetAutoencoder
 from explainvad.detection.reconstruction.vit_ae import ViTAutoencoder
-from explainvad.evaluation.metrics import PixelMetrics, image_auroc
+from explainvad.evaluation.metrics.images import image_auroc
+from explainvad.evaluation.metrics.pixels import PixelMetrics
+from explainvad.evaluation.metrics.resampling import Resampling
 from explainvad.lot import read_image, scan
 from explainvad.types import InspectionImage
 
@@ -119,11 +121,12 @@ def measure(of: type[PixelReconstruction[Any]], options: dict[str, Any], parts: 
     scorer.arrays[USUAL] = torch.tensor([0.0, 1.0]).reshape(2, 1, 1)
     raw = zip(scorer.score(parts.twins), scorer.score(parts.pictures), parts.masks, strict=True)
     gaps = [identity_gap(before.anomaly_map, after.anomaly_map, mask) for before, after, mask in raw]
-    figures = pixels.compute()
+    figures = pixels.compute((0.3,), Resampling(0))
     auroc = image_auroc([False] * len(normal) + [True] * len(defective), [s.value for s in (*normal, *defective)])
-    assert auroc is not None and figures.auroc is not None and figures.aupro[0.3] is not None
+    aupro = figures.aupro[0.3]
+    assert auroc is not None and figures.auroc is not None and aupro is not None
     each = (scored - fitted) / (2 * len(normal))
-    return Measured(auroc, figures.auroc, figures.aupro[0.3], float(np.median(gaps)), fitted - started, each)
+    return Measured(auroc, figures.auroc.estimate, aupro.estimate, float(np.median(gaps)), fitted - started, each)
 
 
 def scorers(parts: Parts, fewer: dict[str, Any], only: str) -> Iterator[dict[str, str]]:

@@ -21,8 +21,10 @@ import numpy as np
 
 from explainvad import Inspector
 from explainvad.config import InspectionConfig, RegionsConfig
-from explainvad.evaluation.datasets import LabelledItem, load_dataset, read_mask
-from explainvad.evaluation.metrics import iou
+from explainvad.evaluation.datasets.items import LabelledItem
+from explainvad.evaluation.datasets.load import load_dataset
+from explainvad.evaluation.datasets.masks import read_truth
+from explainvad.evaluation.metrics.regions import iou
 from explainvad.lot import LotFile, read_image
 from explainvad.types import InspectionImage, Region
 
@@ -55,11 +57,11 @@ def compare(inspector: Inspector, items: list[LabelledItem], root: Path, sam: st
     threshold, refined, agreements, seconds, kept, n_regions = [], [], [], [], 0, 0
     with_sam = RegionsConfig(refine="sam", sam=sam, agreement=agreement)
     for item in items:
-        assert item.mask_path
         image = read_image(LotFile("img", item.file, item.path, root))
         if not (plain := found_regions(inspector, image, RegionsConfig())):
             continue
-        truth = read_mask(item.mask_path, (image.height, image.width))
+        truth = read_truth(item, (image.height, image.width))
+        assert truth is not None
         started = time.perf_counter()
         outlined = found_regions(inspector, image, with_sam)
         seconds.append(time.perf_counter() - started)
@@ -94,11 +96,11 @@ def main() -> None:
     parser.add_argument("--agreement", type=float, default=RegionsConfig().agreement)
     arguments = parser.parse_args()
     dataset = load_dataset(arguments.dataset)
-    items = sample([i for i in dataset.items if i.defect and i.mask_path], arguments.images)
+    items = sample([i for i in dataset.test if i.defect and i.mask_paths], arguments.images)
     if arguments.model:
         inspector = Inspector.load(arguments.model)
     else:
-        good = dataset.train or tuple(i.path for i in dataset.items if i.defect is None)
+        good = dataset.train or tuple(i.path for i in dataset.test if i.defect is None)
         chosen = np.random.default_rng(0).permutation(len(good))[: arguments.good]
         inspector = Inspector.fit([good[i] for i in sorted(chosen)], config=InspectionConfig())
     print(f"{len(items)} defect images of {arguments.dataset.name}")

@@ -15,7 +15,7 @@ from explainvad.demo.logical import LOGICAL, STRUCTURAL, Tray, draw_tray, make_l
 from explainvad.demo.logical.layout import COUNTS, LEFT, RIGHT, Item, broken_rules, good_layout
 from explainvad.demo.logical.picture import TrayShot, expose, lay
 from explainvad.errors import UsageError
-from explainvad.evaluation.datasets import load_dataset
+from explainvad.evaluation.datasets.load import load_dataset
 
 GOOD = "good"
 KINDS = (*LOGICAL, *STRUCTURAL)

@@ -83,6 +83,22 @@ def test_random_weights_are_another_network_and_say_so(backbones: Backbones) -> 
     assert "random" in backbones.extractor(f"{VIT}:random-7", 64).weights
 
 
+def test_the_embedded_backbone_can_be_random_too(backbones: Backbones) -> None:
+    image = oblong()
+
+    def features(name: str) -> Tensor:
+        return Backbones(backbones.store, bf16=False).extractor(name, 64).levels(image, [FINAL])[0]
+
+    trained, random = features(EMBEDDED), features(f"{EMBEDDED}:random")
+    assert trained.shape == random.shape and relative(random, trained) > 0.1
+    assert torch.equal(random, features(f"{EMBEDDED}:random-0"))
+    assert relative(features(f"{EMBEDDED}:random-1"), random) > 0.1
+    extractor = backbones.extractor(f"{EMBEDDED}:random-1", 64)
+    assert extractor.name == f"{EMBEDDED}:random-1"
+    assert extractor.weights == "embedded: random initialisation, for experiments only (seed 1)"
+    backbones.require(backbones.used())
+
+
 def test_names_what_it_used(backbones: Backbones) -> None:
     assert backbones.used() == {}
     for name in (VIT, EMBEDDED, f"{VIT}:random"):
@@ -93,7 +109,7 @@ def test_names_what_it_used(backbones: Backbones) -> None:
     Backbones(backbones.store).require(used)
 
 
-@pytest.mark.parametrize("name", [VIT, EMBEDDED, f"{VIT}:random"])
+@pytest.mark.parametrize("name", [VIT, EMBEDDED, f"{VIT}:random", f"{EMBEDDED}:random"])
 def test_other_weights_than_at_fit_are_refused(backbones: Backbones, name: str) -> None:
     with pytest.raises(WeightsError, match=rf"other weights {name}: expected sha256 0000, got .*fit the model again"):
         backbones.require({name: "sha256 0000"})

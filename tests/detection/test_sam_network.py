@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,14 @@ import torch
 from segment_anything import sam_model_registry
 from tiny_sam import NAME, TINY, tiny_sam, write_sam
 
+from explainvad.detection import sam_network as sam_network_module
 from explainvad.detection.catalogue import CATALOGUE
 from explainvad.detection.mobile_sam import MobileEncoder
 from explainvad.detection.sam_checkpoint import open_sam, sam_checkpoint
-from explainvad.detection.sam_network import PUBLISHED, empty_sam, sam_network, sam_shape
+from explainvad.detection.sam_network import PUBLISHED, SamShape, empty_sam, sam_network, sam_shape
 from explainvad.detection.weights import WeightStore
 from explainvad.detection.weights_install import bring
-from explainvad.detection.weights_lock import LOCK
+from explainvad.detection.weights_lock import LOCK, locked_file
 from explainvad.errors import IntegrityError, WeightsError
 
 KEY = "image_encoder.neck.0.weight"
@@ -55,6 +57,32 @@ def test_a_checkpoint_becomes_the_network_it_is_of(name: str, tmp_path: Path) ->
     own = tiny_sam().state_dict()
     assert all(torch.equal(tensor, own[key]) for key, tensor in opened.network.state_dict().items())
     assert sam_checkpoint(tmp_path) == tmp_path / name  # a folder that holds it
+
+
+@pytest.mark.parametrize("name", ["sam.pth", "sam.safetensors"])
+def test_a_checkpoint_is_read_once_and_its_sizes_are_too(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was hashed is what is loaded, also where the file is exchanged meanwhile."""
+    path, other = write_sam(tmp_path / name, 0), write_sam(tmp_path / "other" / name, 1)
+    own_read, own_shape, shapes = Path.read_bytes, sam_network_module.sam_shape, list[str]()
+
+    def exchanged(self: Path) -> bytes:
+        content = own_read(self)
+        self.write_bytes(own_read(other))
+        return content
+
+    def counted(name: str, tensors: Mapping[str, torch.Tensor]) -> SamShape:
+        shapes.append(name)
+        return own_shape(name, tensors)
+
+    sha256 = locked_file(path).sha256
+    monkeypatch.setattr(Path, "read_bytes", exchanged)
+    monkeypatch.setattr(sam_network_module, "sam_shape", counted)
+    opened = open_sam("", path)
+    assert opened.sha256 == sha256 != locked_file(path, afresh=True).sha256 and shapes == [name]
+    key = "mask_decoder.mask_tokens.weight"
+    assert torch.equal(opened.network.state_dict()[key], tiny_sam(0).state_dict()[key])
 
 
 @pytest.mark.parametrize(

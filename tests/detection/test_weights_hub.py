@@ -20,10 +20,11 @@ from tiny_sam import NAME as SAM
 from tiny_sam import tiny_sam, write_sam
 
 from explainvad.detection.catalogue import CATALOGUE, Pretrained
-from explainvad.detection.hub import OFFLINE, pull
+from explainvad.detection.hub import pull
 from explainvad.detection.weights import WeightStore
 from explainvad.detection.weights_lock import LOCK, read_lock
 from explainvad.errors import IntegrityError, StorageError, WeightsError
+from explainvad.offline import OFFLINE
 
 NAME, REPOSITORY = "efficientvit-b0", "timm/efficientvit_b0.r224_in1k"
 CONFIG = {"architecture": "efficientvit_b0", "num_classes": 5, "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.2] * 3}}

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_trees import SHAPE, write_image, write_mask, write_mvtec_ad
 from numpy.typing import NDArray
 from PIL import Image
 
 from explainvad.errors import LotError
-from explainvad.evaluation.datasets import LabelledItem, load_dataset, read_mask
-
-SHAPE = (6, 9)  # (H, W)
-
-
-def write_image(path: Path, shape: tuple[int, int] = SHAPE, **save: object) -> Path:
-    """Write noise that differs from path to path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(zlib.crc32(path.as_posix().encode()))
-    Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(path, **save)
-    return path
-
-
-def write_mask(path: Path, shape: tuple[int, int] = SHAPE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.zeros(shape, dtype=np.uint8)
-    values[1:3, 2:5] = 255
-    Image.fromarray(values).save(path)
-    return path
+from explainvad.evaluation.datasets.items import LabelledItem
+from explainvad.evaluation.datasets.load import load_dataset
+from explainvad.evaluation.datasets.masks import read_mask
 
 
 @pytest.fixture
@@ -46,11 +30,7 @@ def flat(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def mvtec(tmp_path: Path) -> Path:
-    root = tmp_path / "mvtec"
-    for name in ("train/good/000.png", "train/good/001.png", "test/good/000.png", "test/hole/000.png"):
-        write_image(root / name)
-    write_mask(root / "ground_truth/hole/000_mask.png")
-    return root
+    return write_mvtec_ad(tmp_path, "mvtec") / "mvtec"
 
 
 def refusal(root: Path) -> str:
@@ -68,11 +48,11 @@ def test_flat_layout(flat: Path) -> None:
     assert dataset.root == flat
     assert dataset.train == ()
     assert dataset.items == (
-        LabelledItem(flat / "good/a.png", "good/a.png", None, None),
-        LabelledItem(flat / "good/b.jpg", "good/b.jpg", None, None),
-        LabelledItem(flat / "dent/1.JPG", "dent/1.JPG", "dent", truth / "dent/1.png"),
-        LabelledItem(flat / "scratch/1.png", "scratch/1.png", "scratch", truth / "scratch/1.png"),
-        LabelledItem(flat / "scratch/2.png", "scratch/2.png", "scratch", truth / "scratch/2_mask.png"),
+        LabelledItem(flat / "good/a.png", "good/a.png", None),
+        LabelledItem(flat / "good/b.jpg", "good/b.jpg", None),
+        LabelledItem(flat / "dent/1.JPG", "dent/1.JPG", "dent", (truth / "dent/1.png",)),
+        LabelledItem(flat / "scratch/1.png", "scratch/1.png", "scratch", (truth / "scratch/1.png",)),
+        LabelledItem(flat / "scratch/2.png", "scratch/2.png", "scratch", (truth / "scratch/2_mask.png",)),
     )
     assert dataset.unmasked_defects == ()
 
@@ -81,9 +61,9 @@ def test_mvtec_layout(mvtec: Path) -> None:
     dataset = load_dataset(mvtec)
     assert dataset.train == (mvtec / "train/good/000.png", mvtec / "train/good/001.png")
     mask = mvtec / "ground_truth/hole/000_mask.png"
-    assert dataset.items == (
-        LabelledItem(mvtec / "test/good/000.png", "test/good/000.png", None, None),
-        LabelledItem(mvtec / "test/hole/000.png", "test/hole/000.png", "hole", mask),
+    assert dataset.test == (
+        LabelledItem(mvtec / "test/good/000.png", "test/good/000.png", None),
+        LabelledItem(mvtec / "test/hole/000.png", "test/hole/000.png", "hole", (mask,)),
     )
 
 
@@ -113,16 +93,16 @@ def test_what_is_no_part_of_the_data_set_is_passed_over(flat: Path) -> None:
 
 def test_file_names_are_escaped_for_display(flat: Path) -> None:
     path = write_image(flat / "good/\u202egpj.png")
-    assert LabelledItem(path, "good/\\u202egpj.png", None, None) in load_dataset(flat).items
+    assert LabelledItem(path, "good/\\u202egpj.png", None) in load_dataset(flat).items
 
 
 def test_a_mask_suffix_in_the_image_name_is_part_of_the_name(flat: Path) -> None:
     # "1_mask" is an image of its own: its mask is 1_mask.png, and that of "1" stays 1.png
     write_image(flat / "scratch/1_mask.png")
     write_mask(flat / "ground_truth/scratch/1_mask.png")
-    masks = {i.file: i.mask_path for i in load_dataset(flat).items}
-    assert masks["scratch/1.png"] == flat / "ground_truth/scratch/1.png"
-    assert masks["scratch/1_mask.png"] == flat / "ground_truth/scratch/1_mask.png"
+    masks = {i.file: i.mask_paths for i in load_dataset(flat).items}
+    assert masks["scratch/1.png"] == (flat / "ground_truth/scratch/1.png",)
+    assert masks["scratch/1_mask.png"] == (flat / "ground_truth/scratch/1_mask.png",)
 
 
 # --- Refused data sets, each by the name of the culprit
@@ -218,7 +198,7 @@ def test_a_defect_type_without_any_mask_is_allowed_and_told(flat: Path) -> None:
     shutil.rmtree(flat / "ground_truth/scratch")
     dataset = load_dataset(flat)
     assert dataset.unmasked_defects == ("scratch",)
-    assert [i.mask_path is None for i in dataset.items if i.defect] == [False, True, True]
+    assert [i.mask_paths == () for i in dataset.items if i.defect] == [False, True, True]
     shutil.rmtree(flat / "ground_truth")
     assert load_dataset(flat).unmasked_defects == ("dent", "scratch")
 

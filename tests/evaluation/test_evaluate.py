@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import explainvad
 from PIL import Image
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from tiny_parts import CONFIG, FOREIGN, GOOD, HEIGHT, RUST, RUSTY, WIDTH, write_part
 
 from explainvad import Decision, ImageRecord, Inspector
@@ -42,7 +42,7 @@ def write_dataset(root: Path, n_good: int = N_GOOD, test: str = "") -> Path:
 def _few_resamples() -> Iterator[None]:
     """Intervals from a few dozen resamples: what they are worth is tested with the metrics."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate, "bootstrap_interval", partial(evaluate.bootstrap_interval, n_resamples=40))
+        patch.setattr(evaluate, "RESAMPLES", 40)
         yield
 
 
@@ -81,12 +81,59 @@ def test_image_metrics_are_those_of_the_verdicts(evaluation: Evaluation, records
     assert set(r["scorer_auroc"]) == {"reconstruction", "memory_bank"}
 
 
+def test_f1_at_the_deployed_threshold_is_that_of_its_verdicts(
+    evaluation: Evaluation, records: dict[str, list[ImageRecord]], inspector: Inspector
+) -> None:
+    labels = [kind != GOOD for kind in records for _ in records[kind]]
+    verdicts = [record.verdict for kind in records.values() for record in kind]
+    flagged = [v is not None and v.p_value <= inspector.config.alpha for v in verdicts]
+    r = evaluation.results
+    assert r["image_f1_deployed"]["estimate"] == pytest.approx(f1_score(labels, flagged))
+    assert r["image_f1_deployed"]["estimate"] <= r["image_f1_max"]["estimate"] <= 1
+    assert r["thresholds"]["image"]["value"] == inspector.card().calibration.score_threshold
+    assert r["thresholds"]["n_reference_images"] == len(inspector.fitted["references"])
+    assert 0 < r["pixel"]["f1_deployed"]["estimate"] <= r["pixel"]["f1_max"]["estimate"] + 1e-9
+
+
+def test_a_test_image_that_the_model_knows_is_refused_by_name(
+    model: Path, references: Path, inspector: Inspector, tmp_path: Path
+) -> None:
+    root = write_dataset(tmp_path / "data", 2)
+    known = sorted(references.iterdir())[3]
+    shutil.copy(known, root / GOOD / "777.png")
+    with pytest.raises(LotError, match=rf"good/777\.png has the same content as {known.name}, .*threshold"):
+        evaluate_dataset(root, tmp_path / "out", model=model, config=CONFIG)
+
+
+def test_source_cost_and_every_metric_are_in_the_results(evaluation: Evaluation) -> None:
+    r = evaluation.results
+    assert r["source"] == {
+        "name": "own data",
+        "category": None,
+        "page": None,
+        "licence": "licence not stated, terms of use not stated",
+        "commercial_use": None,
+    }
+    assert r["cost"]["mean"]["estimate"] > 0 and r["cost"]["median"] <= r["cost"]["p95"]
+    assert r["cost"]["peak_mib"] > 50
+    pixel = r["pixel"]
+    for name in ("auroc", "aupr", "f1_max", "f1_deployed", "pointing"):
+        assert 0 <= pixel[name]["lower"] <= pixel[name]["estimate"] <= pixel[name]["upper"] <= 1
+    assert pixel["auspro"] == {"0.30": None, "0.05": None}
+    shown = evaluation.table()
+    for words in ("AUPRO(FPR <= 0.30)", "AUPRO(FPR <= 0.05)", "AUPIMO(FPR 1e-5 to 1e-4)", "licence not stated"):
+        assert words in shown
+
+
 def test_decisions_are_counted_by_type(evaluation: Evaluation, records: dict[str, list[ImageRecord]]) -> None:
     for kind, found in records.items():
         counts = Counter(record.decision for record in found)
         row = evaluation.results["by_type"][kind]
         assert row["n"] == len(found) == row["REJECT"] + row["DEFER"] + row["passed"]
         assert (row["REJECT"], row["DEFER"]) == (counts[Decision.REJECT], counts[Decision.DEFER])
+        scores = [r.verdict.score for some in (records[GOOD], found) for r in some if r.verdict]
+        expected = None if kind == GOOD else roc_auc_score([False] * N_GOOD + [True] * len(found), scores)
+        assert row["auroc"] == (expected if expected is None else pytest.approx(expected))
     rate = evaluation.results["good_reject_rate"]
     assert rate["estimate"] == sum(r.decision is Decision.REJECT for r in records[GOOD]) / N_GOOD
     assert 0 <= rate["lower"] <= rate["estimate"] <= rate["upper"] <= 1
@@ -109,7 +156,7 @@ def test_pixels_and_regions_count_only_where_there_are_masks(
                 overlaps.append((found & rust).sum() / (found | rust).sum())
     r = evaluation.results
     expected = roc_auc_score(np.concatenate(truth), np.concatenate(values))
-    assert r["pixel"]["auroc"] == pytest.approx(expected, abs=0.01)
+    assert r["pixel"]["auroc"]["estimate"] == pytest.approx(expected, abs=1e-4)
     assert set(r["pixel"]["aupro"]) == {"0.30", "0.05"}
     assert r["pixel"]["n_regions"] == N_RUSTY
     assert r["unmasked_defects"] == [FOREIGN]
@@ -131,7 +178,7 @@ def test_results_are_written_as_strict_json_and_as_a_table(dataset: Path, model:
     assert (results["dataset"], results["alpha"], results["n_cal"]) == ("discs", 0.1, 29)
     assert (tmp_path / "out" / "metrics.txt").read_text("utf-8") == done.out
     auroc = results["image_auroc"]
-    assert f"image AUROC {auroc['estimate']:.3f} [{auroc['lower']:.3f}, {auroc['upper']:.3f}]" in done.out
+    assert f"image       AUROC {auroc['estimate']:.3f} [{auroc['lower']:.3f}, {auroc['upper']:.3f}]" in done.out
     assert "10 good, 7 defect, 0 not inspected; fitted before (tiny.evad)" in done.out
     assert "no masks    foreign" in done.out
 
@@ -205,3 +252,28 @@ def test_results_that_cannot_be_written_are_a_storage_error(dataset: Path, model
             evaluate_dataset(dataset, tmp_path / "other", model=model, config=CONFIG)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+
+
+def test_saturation_thresholds_of_a_data_set_reach_the_results(model: Path, tmp_path: Path) -> None:
+    root, place = tmp_path / "data", tmp_path / "data" / "part"
+    kinds = {"logical_anomalies": (FOREIGN, 255), "structural_anomalies": (RUSTY, 254)}
+    for i, split in enumerate(("train", "validation", "test")):
+        write_part(place / split / GOOD / "000.png", 8000 + i, GOOD)
+    for i, (kind, (made, value)) in enumerate(kinds.items()):
+        write_part(place / "test" / kind / "000.png", 8100 + i, made)
+        mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        mask[RUST] = value
+        (place / "ground_truth" / kind / "000").mkdir(parents=True)
+        Image.fromarray(mask).save(place / "ground_truth" / kind / "000" / "000.png")
+    saturations = [
+        {"defect_name": kind, "pixel_value": value, "saturation_threshold": 0.5, "relative_saturation": True}
+        for kind, (_, value) in kinds.items()
+    ]
+    (place / "defects_config.json").write_text(json.dumps(saturations))
+    result = evaluate_dataset(root, tmp_path / "out", layout="mvtec-loco", model=model, config=CONFIG)
+    r = result.results
+    assert r["source"]["name"] == "own data / part"  # in the layout of MVTec LOCO AD, but none of its categories
+    for limit in ("0.30", "0.05"):
+        assert 0 <= r["pixel"]["auspro"][limit]["estimate"] <= 1
+    assert "AU-sPRO(FPR <= 0.05)" in result.table()
+    assert set(r["by_type"]) == {"good", "logical_anomalies", "structural_anomalies"}

@@ -7,7 +7,6 @@ import io
 import json
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,15 @@ from test_evaluate import N_FOREIGN, N_RUSTY, write_dataset
 from tiny_chat_server import answers, serving
 from tiny_parts import CONFIG_TOML
 
+from explainvad import Inspector
 from explainvad.config import DescriberConfig, InspectionConfig
-from explainvad.evaluation import evaluate
+from explainvad.evaluation import evaluate, text_arms
 from explainvad.evaluation.text import MEASURES, TextEvaluation
 from explainvad.evaluation.text_arms import FIXED_SENTENCE, FIXED_WORDS, N_SAMPLES, Arm, Marked, Said, arms
 from explainvad.evaluation.text_metrics import (
     claim_counts,
     coverage,
+    difference_interval,
     names_defect,
     place_ratios,
     ratio_interval,
@@ -34,10 +35,15 @@ from explainvad.evaluation.text_metrics import (
     votes,
 )
 from explainvad.evaluation.text_tables import as_csv, console, markdown, write_text
-from explainvad.evaluation.text_trials import GAP, erased, finding, moved_region, touched
+from explainvad.evaluation.text_trials import GAP, erased, moved_region, touched
+from explainvad.explanation.alignment import align
 from explainvad.explanation.claims import check_sentence
-from explainvad.explanation.describers.answer import UNDETERMINED
+from explainvad.explanation.colour import NO_BASELINE, SAME_BRIGHTNESS
+from explainvad.explanation.describers.answer import UNDETERMINED, Answer
 from explainvad.explanation.describers.asking import NoAnswerError
+from explainvad.explanation.describers.checking import checked_sentences
+from explainvad.explanation.describers.prompt import told_facts
+from explainvad.explanation.findings import measured_finding
 from explainvad.explanation.place import PLACES
 from explainvad.explanation.sentences import MeasuredDescriber
 from explainvad.types import (
@@ -47,8 +53,10 @@ from explainvad.types import (
     Mask,
     Region,
     Sentence,
+    WordProbability,
 )
 
+CHOSEN = {"visual_evidence": "Look.", "comparison": "Look.", "region_id": "R1", **FIXED_WORDS}
 H, W = 90, 120
 SPOTS = {"upper left": (8, 10), "lower right": (70, 95), "centre": (40, 55), "upper right": (6, 100)}  # row, column
 DARK = 60  # grey levels that a spot is darker by
@@ -78,7 +86,7 @@ def region(mask: NDArray[np.bool_]) -> Region:
 
 
 def found(image: InspectionImage, mask: NDArray[np.bool_]) -> Finding:
-    return finding(image, region(mask), None, mask)
+    return measured_finding(image, region(mask), None, mask)
 
 
 def jpeg(image: InspectionImage) -> bytes:
@@ -135,6 +143,13 @@ class TestMeasures:
             ("The region shows no dent.", "none visible", False),
             ("The region is darker.", "crack", True),
             ("The region is not darker, but there is a stain.", UNDETERMINED, True),
+            ("There may be a scratch.", UNDETERMINED, False),
+            ("The region is darker, possibly a stain.", UNDETERMINED, False),
+            ("The mark could be a dent, but there is a crack.", UNDETERMINED, True),
+            ("Is it a scratch?", UNDETERMINED, False),
+            ("The reference shows a scratch.", UNDETERMINED, False),
+            ("In picture D there is a dent.", UNDETERMINED, False),
+            ("A scratch is visible that the reference does not have.", UNDETERMINED, True),
         ],
     )
     def test_a_defect_is_named_unless_it_is_denied(self, text: str, kind: str, named: bool) -> None:
@@ -145,6 +160,21 @@ class TestMeasures:
         assert not reports_difference({"brightness": "same"}, (sentence("The region is not redder than before."),))
         assert reports_difference({"brightness": "same"}, (sentence("It is redder than its surroundings."),))
         assert not reports_difference({"brightness": UNDETERMINED}, ())
+        assert reports_difference({"brightness": UNDETERMINED}, (sentence("It is darker than its surroundings."),))
+        assert reports_difference({}, (sentence("It is brighter than its surroundings."),))  # though it is not
+        assert not reports_difference({}, (sentence("It is not darker than its surroundings."),))
+        facts = found(picture(spot("upper left")), spot("upper left")).facts
+        for word, reported in (("same", False), (UNDETERMINED, False), ("brighter", True)):
+            chosen = checked_sentences(Answer(**CHOSEN | {"brightness": word}), facts, "test", None)
+            assert reports_difference({}, chosen) is reported
+
+    def test_nothing_to_compare_with_is_no_measured_sameness(self) -> None:
+        image, mask = picture(spot("centre")), spot("centre")
+        facts = replace(found(image, mask).facts, baseline=NO_BASELINE, brightness=SAME_BRIGHTNESS)
+        marked = Marked(image, Finding(region(mask), facts, ()), ("R1",), b"")
+        assert text_arms.Measured().say(marked).words["brightness"] == UNDETERMINED
+        told = told_facts(facts)
+        assert told["brightness"] == UNDETERMINED and not {"delta_e", "noise_delta_e"} & told.keys()
 
     def test_coverage_counts_facts_that_a_supported_claim_speaks_of(self) -> None:
         facts = replace(found(picture(spot("upper left")), spot("upper left")).facts, orientation_deg=None, colour=None)
@@ -187,7 +217,7 @@ class TestIntervals:
         rows = [(image, float(image % 3 == 0), 1.0 + image / 30) for image in range(30)]
         once, often = ratio_interval(rows, 4), ratio_interval(rows * 10, 4)
         assert once is not None and often is not None
-        assert (once["lower"], once["upper"]) == pytest.approx((often["lower"], often["upper"]))  # sums are rounded
+        assert (once["lower"], once["upper"]) == pytest.approx((often["lower"], often["upper"]), rel=1e-12)
         assert 0 < once["lower"] < once["estimate"] < once["upper"] < 1
         assert ratio_interval(rows, 4) == once
         assert ratio_interval(rows, 5) != once
@@ -237,6 +267,24 @@ class TestTrials:
         darker = replace(flat, pixels=np.full((H, W, 3), 110, np.uint8))
         assert np.array_equal(erased(marked, defect, jpeg(darker)).pixels, flat.pixels)
 
+    def test_erasing_takes_the_same_place_of_a_reference_that_registers(self) -> None:
+        rng = np.random.default_rng(0)
+        coarse = Image.fromarray(rng.integers(60, 200, (30, 40), dtype=np.uint8)).convert("RGB")
+        scene = np.asarray(coarse.resize((440, 340), Image.Resampling.BICUBIC))
+        shown = replace(picture(), pixels=scene[20:320, 20:420].copy())
+        defect = np.zeros((300, 400), dtype=np.bool_)
+        defect[120:160, 180:230] = True
+        whole = shown.pixels.copy()
+        shown.pixels[defect] = 0
+        reference = jpeg(replace(picture(), pixels=scene[32:332, 8:408]))  # 12 px further down and left
+        aligned = align(shown, reference, defect)
+        assert aligned is not None
+
+        def left(image: InspectionImage) -> float:
+            return float(np.abs(image.pixels[defect].astype(float) - whole[defect]).mean())
+
+        assert left(erased(shown, defect, reference, aligned)) < 4 < left(erased(shown, defect, reference)) / 3
+
 
 class _Scripted:
     """Who ``looks`` says the marked region's place, and names a scratch where it is dark; else always the same."""
@@ -252,6 +300,24 @@ class _Scripted:
         words = {**FIXED_WORDS, "location": facts.place if self._looks else "upper left"}
         words["defect_type"] = "scratch" if dark or not self._looks else "none visible"
         return Said(words, ())
+
+
+class _Sure:
+    """Who chooses the right place and brightness or another one by turns, and tells ``when_right`` or 0.25 of it."""
+
+    author, samples, name = "a script", 1, "sure"
+
+    def __init__(self, when_right: float) -> None:
+        self._when_right, self._n = when_right, 0
+
+    def say(self, marked: Marked, sample: int = 0) -> Said:
+        facts, self._n = marked.finding.facts, self._n + 1
+        right = self._n % 2 == 0
+        words = {**FIXED_WORDS, "location": facts.place if right else "lower left", "size": UNDETERMINED}
+        words["brightness"] = "darker" if right else "brighter"
+        p = self._when_right if right else 0.25
+        told = {field: WordProbability(word, p / 2, p, 0.5, 1) for field, word in words.items() if field != "shape"}
+        return Said(words, (), told)
 
 
 class _Silent:
@@ -302,6 +368,18 @@ class TestEvaluation:
         assert 1 < samples["entropy_bits"]["estimate"] <= samples["largest_entropy_bits"] == np.log2(N_SAMPLES)
         assert results["arms"]["measured"]["samples"] == {}
 
+    def test_random_words_look_at_a_picture_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        hashed: list[int] = []
+        crc32 = text_arms.zlib.crc32
+        monkeypatch.setattr(text_arms.zlib, "crc32", lambda data, *at: (hashed.append(len(data)), crc32(data, *at))[1])
+        image, arm = picture(spot("centre")), text_arms.Random(0)
+        one, other = (Marked(image, found(image, spot(place)), ("R1",), b"") for place in ("centre", "upper left"))
+        drawn = [arm.say(one, sample).words for sample in range(N_SAMPLES)]
+        assert hashed.count(image.pixels.nbytes) == 1
+        assert drawn[0] != drawn[1]
+        assert drawn[0] != arm.say(other).words
+        assert drawn[0] == arm.say(one).words
+
     def test_the_same_seed_gives_the_same_results(self) -> None:
         one, two = (collected(arms(InspectionConfig(seed=3)), 3) for _ in range(2))
         assert one == two != collected(arms(InspectionConfig(seed=4)), 4)
@@ -319,6 +397,33 @@ class TestEvaluation:
             assert of["agreement_truth"] is of["named_defect"] is of["agreement_shuffled"] is None
             assert "detector's uncertainty" not in markdown(results)  # of one image there are no groups
             assert of["agreement_map"]["estimate"] > 6 and (of["invented_defect"] is not None) is bool(moved)
+
+    def test_who_knows_when_it_is_right_shows_in_the_probabilities(self) -> None:
+        results = collected((_Sure(0.75),))
+        told = results["arms"]["sure"]["probabilities"]
+        assert list(told) == ["all fields", "location", "brightness"]  # neither "undetermined" nor opinions
+        assert (told["all fields"]["n"], told["location"]["n"]) == (8, 4)
+        every = told["all fields"]
+        assert 0 < every["n_agree"] < 8
+        assert [every["masked"][kind]["estimate"] for kind in ("agree", "disagree", "difference")] == [0.75, 0.25, 0.5]
+        assert [every["raw"][kind]["estimate"] for kind in ("agree", "disagree", "difference")] == [0.375, 0.125, 0.25]
+        assert every["masked"]["difference"]["lower"] == every["masked"]["difference"]["upper"] == 0.5
+        assert every["removed"]["estimate"] == 0.5
+        assert "| sure | location | masked | 0.75 [0.75, 0.75] | 0.25 [0.25, 0.25] | 0.50 [0.50, 0.50] |" in markdown(
+            results
+        )
+        equal = collected((_Sure(0.25),))["arms"]["sure"]["probabilities"]["all fields"]["masked"]
+        assert equal["difference"]["estimate"] == 0
+        assert collected((_Silent(),))["arms"]["silent"]["probabilities"] == {}
+        assert "removed by the grammar" not in markdown(collected((_Silent(),)))
+
+    def test_a_difference_is_resampled_together(self) -> None:
+        agree = [(image, float(image), 1.0) for image in range(6)]
+        disagree = [(image, image - 1.0, 1.0) for image in range(6)]
+        value = difference_interval(agree, disagree, 0)
+        assert value is not None and (value["estimate"], value["n_images"], value["n"]) == (1, 6, 12)
+        assert (value["lower"], value["upper"]) == pytest.approx((1, 1))  # apart, both would vary by more
+        assert difference_interval(agree, [], 0) is None
 
     def test_who_does_not_answer_is_counted_and_quoted_harmlessly(self, tmp_path: Path) -> None:
         results = collected((_Silent(),))
@@ -353,12 +458,28 @@ def test_a_configured_model_has_both_arms(temperature: float) -> None:
         assert set(arm["samples"]) == (set(FIXED_WORDS) if temperature else set())
 
 
+def test_a_local_model_tells_how_sure_it_was(tmp_path: Path) -> None:
+    from tiny_vlms import write_model
+
+    folder = write_model("qwen2_5_vl", tmp_path / "tiny")
+    settings = DescriberConfig(use="vlm", model=str(folder), picture_px=64)
+    config = InspectionConfig(seed=5, describer=settings, device="cpu")
+    results = collected(arms(config), places=("upper left",))
+    for name in ("informed", "blind"):
+        told = results["arms"][name]["probabilities"]
+        assert told["all fields"]["n"] >= 1 and set(told) <= {"all fields", "location", "brightness", "shape", "size"}
+        assert 0 < told["all fields"]["removed"]["estimate"] < 1
+    assert results["arms"]["random"]["probabilities"] == {}
+
+
 def test_a_data_set_is_evaluated_with_its_text(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "bootstrap_interval", partial(evaluate.bootstrap_interval, n_resamples=20))
+    monkeypatch.setattr(evaluate, "RESAMPLES", 20)
     root = write_dataset(tmp_path / "discs", n_good=2)
     settings = tmp_path / "explainvad.toml"
     settings.write_text(CONFIG_TOML)
-    out = tmp_path / "out"
+    out, seeded = tmp_path / "out", Inspector.load(model, "cpu")
+    seeded.config = seeded.config.model_copy(update={"seed": 9})
+    model = seeded.save(tmp_path / "seeded.evad")
     done = explainvad(
         "evaluate", root, "--out", out, "--model", model, "--text", "--config", settings, "--device", "cpu"
     )
@@ -369,6 +490,7 @@ def test_a_data_set_is_evaluated_with_its_text(model: Path, tmp_path: Path, monk
 
     results = json.loads((out / "text.json").read_text("utf-8"), parse_constant=refuse)
     assert (results["dataset"], results["describer"]) == ("discs", {"use": "measured"})
+    assert (results["seed"], results["arms"]["random"]["author"]) == (9, "words drawn at random, seed 9")  # the model's
     assert 0 < results["n_defects"] <= N_RUSTY  # the foreign parts have no masks
     assert results["n_images"] <= N_RUSTY + N_FOREIGN + 2
     measured, fixed = (results["arms"][name]["measures"] for name in ("measured", "fixed"))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pytest
 from described_regions import findings, part_image, reference_picture
+from PIL import Image
 from region_examples import make_facts, random_facts
 
+from explainvad.explanation.claims import verify
 from explainvad.explanation.colour import NO_BASELINE, SAME_BRIGHTNESS
+from explainvad.explanation.describers import checking, prompt
 from explainvad.explanation.describers.answer import (
     DEFECT_TYPES,
     SEVERITIES,
@@ -23,8 +27,9 @@ from explainvad.explanation.describers.answer import (
 from explainvad.explanation.describers.asking import InvalidAnswerError
 from explainvad.explanation.describers.checking import brightness_word, checked_sentences, size_word
 from explainvad.explanation.describers.pictures import MARK, region_pictures
-from explainvad.explanation.describers.prompt import UNNAMED, cleaned_name, prompt_hash, region_question
-from explainvad.types import ClaimStatus, RegionFacts
+from explainvad.explanation.describers.prompt import UNNAMED, cleaned_name, region_question
+from explainvad.explanation.describers.prompt_hash import prompt_hash
+from explainvad.types import Alignment, ClaimStatus, RegionFacts
 
 TOKENS = ("<image>", "<|im_start|>", "<|im_end|>", "<s>", "</s>", "[INST]", "<end_of_turn>", "IMG")
 
@@ -89,6 +94,44 @@ class TestQuestions:
         assert '"brightness": "darker"' not in str(blind.parts[-1]) and "Measured facts" not in str(blind.parts)
         assert prompt_hash("informed") != prompt_hash("blind")
         assert informed.digest("a") != blind.digest("a") != blind.digest("b")
+
+    @pytest.mark.parametrize("arm", ["informed", "blind"])
+    def test_the_hash_of_a_prompt_stands_for_all_that_is_asked(self, arm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def anew() -> str:
+            prompt_hash.cache_clear()
+            return prompt_hash(arm)
+
+        usual, hashes = anew(), set()
+        for name in ("SYSTEM", "_PART", "_PICTURE_A", "_PICTURE_B", "_PICTURE_C", "_PICTURE_D", "_TASK", "_AGAIN"):
+            with monkeypatch.context() as patch:
+                patch.setattr(prompt, name, getattr(prompt, name) + " Look twice.")
+                hashes.add(anew())
+        told = prompt.told_facts
+        with monkeypatch.context() as patch:  # a fact more, and one that is rounded otherwise
+            patch.setattr(prompt, "told_facts", lambda facts: told(facts) | {"solidity": facts.solidity})
+            more = anew()
+            patch.setattr(prompt, "told_facts", lambda facts: told(facts) | {"delta_e": round(facts.delta_e, 3)})
+            rounded = anew()
+        assert len(hashes | {usual}) == 9
+        assert len({usual, more, rounded}) == (3 if arm == "informed" else 1)
+        assert anew() == usual
+
+    def test_the_crop_of_the_reference_moves_as_the_two_register(self) -> None:
+        (finding,) = findings()
+        reference = Image.open(io.BytesIO(reference_picture()))
+        image = part_image()
+        x0 = finding.region.xyxy[0]
+        ramp = (
+            np.zeros((image.height, image.width, 3), np.uint8) + np.arange(image.width, dtype=np.uint8)[None, :, None]
+        )
+        stream = io.BytesIO()
+        Image.fromarray(ramp).resize(reference.size).save(stream, "PNG")
+        lying = Alignment(((1.0, 0.0, 9.0), (0.0, 1.0, 0.0)), 1.0)
+        there, moved = (
+            np.asarray(region_pictures(image, finding.region, stream.getvalue(), 64, a).reference_crop).mean()
+            for a in (None, lying)
+        )
+        assert x0 + 9 < image.width and moved - there == pytest.approx(9, abs=1.5)
 
     def test_every_part_of_a_question_is_in_its_digest(self) -> None:
         (finding,) = findings()
@@ -167,6 +210,14 @@ class TestChecking:
                 assert status(make_facts(), **{name: word}) is ClaimStatus.UNVERIFIABLE
         facts = make_facts(baseline=NO_BASELINE, brightness=SAME_BRIGHTNESS)
         assert status(facts, brightness="darker") is ClaimStatus.UNVERIFIABLE
+
+    def test_what_is_said_twice_is_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read: list[str] = []
+        monkeypatch.setattr(
+            checking, "verify", lambda text, author, facts: (read.append(text), verify(text, author, facts))[1]
+        )
+        sentences = checked_sentences(answer(), make_facts(), "m", None)
+        assert (read, [s.text for s in sentences]) == (["Something is seen."], ["Something is seen."])
 
     def test_a_true_word_is_not_struck_through_with_a_false_one(self) -> None:
         sentences = checked_sentences(answer(location="upper left", brightness="brighter"), make_facts(), "m", "echo")

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import itertools
 import json
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from tiny_chat_server import (
 )
 
 from explainvad.config import DescriberConfig
+from explainvad.describing import forget_answers
 from explainvad.errors import ConfigError
 from explainvad.explanation.describers import chat_server
 from explainvad.explanation.describers.endpoint import Endpoint
@@ -132,11 +134,29 @@ class TestAnswers:
         assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
         assert finding.sentences[0].author.endswith(": the server answered 401: wrong key …)")
 
-    def test_the_key_never_travels_in_the_clear(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        "url",
+        ["http://models.example/v1", "HTTP://models.example/v1", " hTTp://127.0.0.1.example:80", "\thttp://[::2]"],
+    )
+    def test_the_key_never_travels_in_the_clear(self, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
         monkeypatch.setenv("EXPLAINVAD_ENDPOINT_KEY", KEY)
         with pytest.raises(ConfigError, match="would get it unencrypted: use https"):
-            endpoint("http://models.example/v1")
-        endpoint("https://models.example/v1")
+            endpoint(url)
+        for safe in ("https://models.example/v1", "HTTPS://models.example/v1", "HTTP://LOCALHOST:8000/v1"):
+            assert endpoint(safe)._server.key == KEY
+
+    @pytest.mark.parametrize(
+        "name", ["AWS_SECRET_ACCESS_KEY", "EXPLAINVAD_KEY_FILE", "XEXPLAINVAD_KEY", "EXPLAINVADKEY"]
+    )
+    def test_settings_cannot_send_another_secret(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setenv(name, KEY)
+        with pytest.raises(ValueError, match=r"key_variable\n.*should match pattern"):
+            endpoint("https://models.example/v1", key_variable=name)
+        for own in ("EXPLAINVAD_KEY", "EXPLAINVAD_LINE_7_KEY"):
+            monkeypatch.setenv(own, KEY)
+            assert endpoint("https://models.example/v1", key_variable=own)._server.key == KEY
+
+    def test_a_key_that_no_header_can_hold_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EXPLAINVAD_ENDPOINT_KEY", "a\r\nX-Evil: b")
         with pytest.raises(ConfigError, match="expected a key of printable ASCII"):
             endpoint("https://models.example/v1")
@@ -164,6 +184,9 @@ FAULTS: dict[str, tuple[Reply, str, int]] = {  # what comes, the reason that is 
     "no object": (raw(200, b"[1, 2]"), "the server's answer holds no message", 1),
     "no text": (answers(7), "the server's answer holds no text", 1),  # type: ignore[arg-type]
     "400": (failing(400, "no such\x1b[31m model"), "the server answered 400: no such [31m model", 1),
+    "400 of FastAPI": (raw(400, b'{"detail": "no such model"}'), "the server answered 400: no such model", 1),
+    "400 of vLLM": (raw(400, b'{"object": "error", "message": "no"}'), "the server answered 400: no", 1),
+    "400 of lists": (raw(400, b'{"error": [{"message": 7}]}'), "the server answered 400", 1),
     "429": (failing(429, "slow down", Retry_After="9999"), "the server answered 429: slow down (3 attempts)", 3),
     "500": (raw(500, b"<html>"), "the server answered 500 (3 attempts)", 3),
     "disconnect": (hanging_up, "connection failed: Remote end closed connection without response (3 attempts)", 3),
@@ -195,7 +218,8 @@ class TestFaults:
             (finding,) = described(server.url)
         assert len(said(finding)) == 4 and len(server.requests) == 3
 
-    def test_a_redirect_is_not_followed(self) -> None:
+    def test_a_redirect_is_not_followed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EXPLAINVAD_ENDPOINT_KEY", KEY)
         with listening() as other, serving(raw(307, b"", Location=f"http://127.0.0.1:{other.port}/")) as server:
             (finding,) = described(server.url)
             assert other.calls == []
@@ -210,11 +234,40 @@ class TestFaults:
         (finding,) = model.describe(part_image(), findings(), reference_picture())
         assert finding.sentences[0].author == f"{MEASURED} ({model.label}: {model.unavailable})"
 
+    @pytest.mark.parametrize("answering", [False, True])
+    def test_the_deadline_holds_over_all_addresses_of_a_server(
+        self, monkeypatch: pytest.MonkeyPatch, answering: bool
+    ) -> None:
+        """Four addresses that swallow every call, and perhaps one that answers."""
+        with serving(answers()) as server, socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            port = int(server.url.split(":")[2].removesuffix("/v1"))
+            waiting = [socket.socket() for _ in range(2)]  # whoever comes after them is let wait for ever
+            for caller in waiting:
+                caller.setblocking(False)
+                caller.connect_ex(full.getsockname())
+            kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+            found = [(*kind, full.getsockname())] * 4 + [(*kind, ("127.0.0.1", port))] * answering
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+            begin = time.monotonic()
+            reason = chat_server.ChatServer(server.url, None, 0).reach(1.0)
+            assert time.monotonic() - begin < 1.5
+            assert reason == (None if answering else "no answer in time")
+            for caller in waiting:
+                caller.close()
+
     def test_one_that_keeps_failing_is_left_alone(self) -> None:
         with serving(failing(400)) as server:
             found = described(server.url, 7, {"at_once": 1})
         assert len(server.requests) == 5
         assert "not asked any more after 5 failures in a row" in found[-1].sentences[0].author
+
+    def test_one_that_answers_wrongly_now_and_then_is_not(self) -> None:
+        """Four failures, an answer that was cut off twice, four failures again: never five in a row."""
+        four = (failing(400),) * 4
+        with serving(*four, answers(finished="length"), answers(finished="length"), *four, answers()) as server:
+            found = described(server.url, 10, {"at_once": 1})
+        assert len(server.requests) == 11
+        assert found[-1].sentences[-1].author.startswith("endpoint tiny")
 
     def test_the_time_for_a_lot_ends(self) -> None:
         def slow(handler: Any, body: dict[str, Any]) -> None:
@@ -274,9 +327,14 @@ class TestStore:
         with serving(answers()) as server:
             described(server.url, folder=tmp_path / "answers")
             (kept,) = (tmp_path / "answers").iterdir()
-            kept.write_text(json.dumps({**GOOD, "shape": "<script>"}))
-            (finding,) = described(server.url, folder=tmp_path / "answers")
-        assert len(server.requests) == 2 and len(said(finding)) == 4
+            whole = json.loads(kept.read_text())
+            assert json.loads(whole["text"]) == GOOD
+            bent = {**whole, "text": json.dumps({**GOOD, "shape": "<script>"})}
+            sure = {"word": "small", "raw": 0.5, "masked": 7.0, "removed": 0.1, "n_tokens": 2}
+            for n, altered in enumerate((bent, {**whole, "word_probabilities": {"size": sure}}, [], GOOD), start=2):
+                kept.write_text(json.dumps(altered))
+                (finding,) = described(server.url, folder=tmp_path / "answers")
+                assert len(server.requests) == n and len(said(finding)) == 4
 
     def test_bad_answers_are_not_kept_and_the_folder_goes_at_the_end(self, tmp_path: Path) -> None:
         with serving(answers("no"), answers("no"), answers()) as server:
@@ -285,5 +343,5 @@ class TestStore:
             model = describer(endpoint(server.url), tmp_path / "answers")
             model.describe(part_image(), findings(), reference_picture())
             assert len(list((tmp_path / "answers").iterdir())) == 1
-            model.forget()
+            forget_answers(tmp_path)
             assert not (tmp_path / "answers").exists()

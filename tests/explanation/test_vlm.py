@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
+import psutil
 import pytest
+import tiny_vlms
 import torch
+from brief_questions import REGIONS, brief, question
 from described_regions import describer, findings, part_image, reference_picture
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_tensors
+from safetensors.torch import load_file, save, save_file
 from tiny_hub import TinyHub, serving
 from tiny_vlms import FAMILIES, write_model
 
 from explainvad.config import DescriberConfig
 from explainvad.errors import WeightsError
-from explainvad.explanation.describers.answer import read_answer
+from explainvad.explanation.describers import loading
+from explainvad.explanation.describers.answer import VOCABULARIES, read_answer
 from explainvad.explanation.describers.asking import InvalidAnswerError, NoAnswerError, Question
+from explainvad.explanation.describers.model_folder import find_model
 from explainvad.explanation.describers.pictures import region_pictures
-from explainvad.explanation.describers.prompt import region_question
 from explainvad.explanation.describers.vlm import VisionLanguageModel
-
-REGIONS = ("R1", "R2", "R3")
+from explainvad.offline import OFFLINE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,22 +48,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def load(folder: Path, **settings: object) -> VisionLanguageModel:
     config = DescriberConfig.model_validate({"use": "vlm", "model": str(folder), **settings})
-    return VisionLanguageModel.load(config, 0, "cpu")
-
-
-def brief() -> Question:
-    """The real schema and pictures, but few words: a tiny model needs no more, and every token costs time."""
-    whole = question(side=32)
-    schema = json.loads(json.dumps(whole.schema).replace("{0,239}", "{0,15}"))
-    assert schema != whole.schema
-    parts = [f"{place}:" if isinstance(part, str) else part for place, part in enumerate(whole.parts)]
-    return Question("Look.", tuple(parts), schema)
-
-
-def question(name: str = "Pump flange", side: int = 64) -> Question:
-    (finding,) = findings()
-    pictures = region_pictures(part_image(), finding.region, reference_picture(), side)
-    return region_question(pictures, finding, REGIONS, name, "informed")
+    return VisionLanguageModel.load(find_model(config), config, 0, "cpu")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -64,8 +56,12 @@ class TestFamilies:
     """What must hold of every model, whatever it was trained to say: here nothing at all."""
 
     def test_answers_keep_to_the_schema(self, folders: dict[str, Path], family: str) -> None:
-        answer = json.loads(load(folders[family]).answer(brief(), 60))
+        reply = load(folders[family]).answer(brief(), 60)
+        answer = json.loads(reply.text)
         read_answer(json.dumps(answer), answer["region_id"], REGIONS)
+        assert {field: told.word for field, told in reply.word_probabilities.items()} == {
+            field: answer[field] for field in VOCABULARIES
+        }
         assert answer["region_id"] in REGIONS
 
     def test_pictures_reach_the_model(self, folders: dict[str, Path], family: str) -> None:
@@ -102,6 +98,20 @@ class TestFamilies:
             return sum(token in special for token in model.inputs(question(name))["input_ids"][0].tolist())
 
         assert count(clean) == count("Pump flange")
+
+
+@pytest.fixture
+def hub(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TinyHub]:
+    """A hub that has tiny/llava, with files beside it that nobody should ask for, and an empty cache."""
+    files = {path.name: path.read_bytes() for path in folders["llava_onevision"].iterdir()}
+    for variable in OFFLINE:
+        monkeypatch.delenv(variable, raising=False)
+    with serving(
+        TinyHub("tiny/llava", {**files, "pytorch_model.bin": b"-", "modeling.py": b"raise SystemExit"})
+    ) as hub:
+        there = {"endpoint": hub.url, "cache_dir": tmp_path / "hub"}
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", partial(huggingface_hub.snapshot_download, **there))
+        yield hub
 
 
 class TestLoading:
@@ -152,26 +162,75 @@ class TestLoading:
         with pytest.raises(WeightsError, match="owner/name is not here, and EXPLAINVAD_OFFLINE forbids the network"):
             load(Path("owner/name"))
 
-    def test_a_hub_id_is_fetched_once(
-        self, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        files = {path.name: path.read_bytes() for path in folders["llava_onevision"].iterdir()}
-        for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "EXPLAINVAD_OFFLINE"):
-            monkeypatch.delenv(variable, raising=False)
-        hub = TinyHub("tiny/llava", {**files, "pytorch_model.bin": b"pickle", "modeling.py": b"raise SystemExit"})
-        with serving(hub):
-            there = {"endpoint": hub.url, "cache_dir": tmp_path / "hub"}
-            monkeypatch.setattr(
-                huggingface_hub, "snapshot_download", partial(huggingface_hub.snapshot_download, **there)
-            )
-            model = load(Path("tiny/llava"))
-            asked = len(hub.asked)
-            load(Path("tiny/llava"))
+    def test_a_hub_id_is_fetched_once(self, hub: TinyHub) -> None:
+        model = load(Path("tiny/llava"))
+        asked = len(hub.asked)
+        load(Path("tiny/llava"))
         assert len(hub.asked) == asked
         assert model.author.startswith(f"vlm tiny/llava (revision {hub.newest[:12]}; ")
         assert not any("pytorch_model" in path or "modeling" in path for path in hub.asked)
 
-    def test_quantization_needs_its_packages(self, folders: dict[str, Path]) -> None:
+    @pytest.mark.parametrize("there", [["config.json"], ["config.json", "model.safetensors"]])
+    def test_what_lies_in_the_hubs_cache_in_part_is_completed(
+        self, hub: TinyHub, there: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for file in there:  # as whoever asks for single files leaves it
+            huggingface_hub.hf_hub_download("tiny/llava", file, endpoint=hub.url, cache_dir=tmp_path / "hub")
+        with monkeypatch.context() as forbidden:
+            forbidden.setenv("EXPLAINVAD_OFFLINE", "1")
+            with pytest.raises(WeightsError):
+                load(Path("tiny/llava"))
+        assert load(Path("tiny/llava")).author.startswith("vlm tiny/llava (revision ")
+
+    def test_a_shard_that_is_missing_from_the_hubs_cache_is_fetched(self, hub: TinyHub) -> None:
+        files = hub.commits[hub.newest]
+        halves: list[dict[str, torch.Tensor]] = [{}, {}]
+        for number, (name, tensor) in enumerate(load_tensors(files.pop("model.safetensors")).items()):
+            halves[number % 2][name] = tensor
+        shards = {f"model-0000{number}-of-00002.safetensors": half for number, half in enumerate(halves, start=1)}
+        files |= {shard: save(half, {"format": "pt"}) for shard, half in shards.items()}
+        weight_map = {name: shard for shard, half in shards.items() for name in half}
+        files["model.safetensors.index.json"] = json.dumps({"metadata": {}, "weight_map": weight_map}).encode()
+        folder = Path(huggingface_hub.snapshot_download("tiny/llava"))
+        (folder / "model-00002-of-00002.safetensors").unlink()
+        shutil.rmtree(folder.parents[1] / "trees")  # older releases of the hub's library note no listing
+        load(Path("tiny/llava"))
+        assert (folder / "model-00002-of-00002.safetensors").exists()
+
+    def test_one_that_is_too_large_is_refused_before_it_is_loaded(
+        self, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        n_bytes = 4 * sum(tensor.numel() for tensor in load_file(folders["smolvlm"] / "model.safetensors").values())
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=n_bytes))
+        load(folders["smolvlm"])
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=n_bytes - 1))
+        monkeypatch.setattr(loading.AutoModelForImageTextToText, "from_pretrained", pytest.fail)
+        with pytest.raises(WeightsError, match=r"smolvlm needs 0\.\d+ GB of memory on cpu, and .* free: use a smaller"):
+            load(folders["smolvlm"])
+
+    def test_one_that_turns_out_to_be_too_large_is_refused(
+        self, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def too_much(*_: object, **__: object) -> torch.Tensor:
+            return torch.empty(1 << 58, dtype=torch.uint8)  # whose error is the allocator's own
+
+        monkeypatch.setattr(loading.AutoModelForImageTextToText, "from_pretrained", too_much)
+        with pytest.raises(WeightsError, match=r"smolvlm does not fit into the memory of cpu: use a smaller model"):
+            load(folders["smolvlm"])
+
+    @pytest.mark.parametrize("bits", ["8bit", "4bit"])
+    def test_quantized_weights_answer_as_well(self, bits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for sizes in (tiny_vlms.TEXT_SIZE, tiny_vlms.VISION_SIZE):  # 4 bits come in blocks of 64
+            monkeypatch.setitem(sizes, "hidden_size", 64)
+        model = load(write_model("smolvlm", tmp_path / "smolvlm"), quantization=bits)
+        kinds = Counter(type(module).__name__ for module in model._network.modules())
+        assert kinds["Linear8bitLt" if bits == "8bit" else "Linear4bit"] > 8
+        assert f"; cpu, float32, {bits})" in model.author
+        answer = model.answer(brief(), 60).text
+        read_answer(answer, json.loads(answer)["region_id"], REGIONS)
+
+    def test_quantization_needs_its_packages(self, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(loading, "find_spec", lambda name: None if name == "bitsandbytes" else name)
         with pytest.raises(WeightsError, match=r'quantization = "4bit" in \[describer\] needs bitsandbytes'):
             load(folders["smolvlm"], quantization="4bit")
 
@@ -200,7 +259,8 @@ class TestAnswering:
 
     def test_the_seed_decides_what_is_sampled(self, folders: dict[str, Path]) -> None:
         config = DescriberConfig(use="vlm", model=str(folders["qwen2_5_vl"]), temperature=1.0)
-        said = [VisionLanguageModel.load(config, seed, "cpu").answer(brief(), 60) for seed in (1, 1, 2)]
+        found = find_model(config)
+        said = [VisionLanguageModel.load(found, config, seed, "cpu").answer(brief(), 60).text for seed in (1, 1, 2)]
         assert said[0] == said[1] != said[2]
         for text in said:  # however wild, it keeps to the schema
             read_answer(text, json.loads(text)["region_id"], REGIONS)

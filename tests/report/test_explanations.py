@@ -24,6 +24,7 @@ from explainvad.report.exports import report_json
 from explainvad.report.layers import EXPLAINING_PX, LOWERS, RAISES, explaining_layer
 from explainvad.report.render import ReportRenderer
 from explainvad.report.schema import report_of
+from explainvad.report.screen_image import screen_image
 from explainvad.types import Decision, KeptExplanation, LotReport
 
 LINE = (
@@ -114,6 +115,18 @@ def test_a_signed_layer_tells_up_from_down_and_says_nothing_elsewhere(explained:
     layer, place = explaining_layer((explained.run_dir / ramp.path).read_bytes(), False)
     opacity = np.asarray(Image.open(io.BytesIO(layer.data)).convert("RGBA"), int)[layer.height // 2, :, 3]
     assert opacity[0] < 5 and opacity[-1] > 250 and (np.diff(opacity) >= -2).all() and place[0] > 0.99
+
+
+def test_a_map_of_one_value_has_no_strongest_place_and_no_baseline_is_no_line(explained: LotReport) -> None:
+    record = explained.records[0]
+    assert record.explanation is not None
+    kept = replace(record.explanation.maps[1], low=0.0, high=0.0)
+    explanation = replace(record.explanation, maps=(kept,), baseline="")
+    image = screen_image(explained, replace(record, explanation=explanation), 1, 2)
+    alt = image.maps[-1].picture.alt
+    assert "the same everywhere" in alt and "strongest" not in alt
+    assert not [line for line in image.explanations if line.startswith("Pixels are compared")]
+    assert [line for line in screen_image(explained, record, 1, 2).explanations if line.startswith("Pixels are")]
 
 
 def test_a_record_and_a_report_from_before_explanations_load_and_render(explained: LotReport, tmp_path: Path) -> None:

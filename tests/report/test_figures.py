@@ -22,6 +22,7 @@ from explainvad.report.figures import (
     outlined,
     photograph,
 )
+from explainvad.types import Alignment
 
 SCALE = HeatScale(cluster=2.9, pixel=PIXEL_THRESHOLD, top=4 * PIXEL_THRESHOLD)
 PHOTO = Image.new("RGB", (WIDTH, HEIGHT), (120, 120, 120))
@@ -88,6 +89,15 @@ def test_crops_show_the_same_place_of_a_reference_of_another_size() -> None:
     assert a.shape == b.shape == (CROP_PX, CROP_PX, 3)
     assert a[CROP_PX // 2, CROP_PX // 2].min() > 240
     assert np.mean(np.abs(a - b) > 60) < 0.04  # only blurred edges differ
+
+
+@pytest.mark.parametrize("shift", [0.1 + 0.2, -0.7, 33.3, -900.0, 900.0])
+@pytest.mark.parametrize("xyxy", [(0, 0, 4, 4), (0, 0, 640, 480), (300, 3, 340, 470)])
+def test_a_crop_that_moves_with_a_reference_stays_inside_it(xyxy: tuple[int, int, int, int], shift: float) -> None:
+    lying = Alignment(((1.0, 0.0, shift), (0.0, 1.0, -shift / 3)), 1.0)
+    for size in ((WIDTH, HEIGHT), (333, 250)):
+        _, nominal = crop_pair(PHOTO, PHOTO.resize(size), xyxy, (WIDTH, HEIGHT), lying)
+        assert nominal is not None and np.abs(_pixels(nominal) - 120).max() <= 2
 
 
 @pytest.mark.parametrize("xyxy", [(0, 0, 4, 4), (636, 476, 640, 480), (0, 200, 640, 210), (0, 0, 640, 480)])

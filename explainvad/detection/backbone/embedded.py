@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from explainvad.detection.backbone.network import MULTIPLE, STRIDE, Architecture, HybridBackbone
 from explainvad.detection.frames import blend_weight, to_working, windows, working_size
+from explainvad.detection.training import reproducible
 from explainvad.errors import IntegrityError
 from explainvad.types import InspectionImage
 
@@ -49,6 +50,13 @@ class EmbeddedBackbone:
         """With the weights of the package. Raises IntegrityError when they are not what was shipped."""
         network, manifest = load_shipped()
         return cls(network, resolution, describe_shipped(manifest), device=device)
+
+    @classmethod
+    def untrained(cls, resolution: int, seed: int, device: str = "cpu") -> Self:
+        """The same network at its random initialisation, for experiments only."""
+        with reproducible(seed):
+            network = HybridBackbone(load_shipped()[0].architecture)
+        return cls(network, resolution, describe_untrained(seed), device=device)
 
     def working_frame(self, image: InspectionImage) -> Tensor:
         """The image as the network sees it, uint8 (3, h, w), both multiples of 16."""
@@ -155,3 +163,8 @@ def describe_shipped(manifest: Mapping[str, Any]) -> str:
         f"shipped with the package, trained by this project on generated images only "
         f"({training['steps']:,} steps, seed {training['seed']}), sha256 {manifest['sha256'][:16]}…"
     )
+
+
+def describe_untrained(seed: int) -> str:
+    """What the report says of a network that nobody trained."""
+    return f"{NAME}: random initialisation, for experiments only (seed {seed})"

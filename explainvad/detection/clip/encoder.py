@@ -34,6 +34,11 @@ class Encoding(NamedTuple):
     tokens: Tensor  # (S, g * g, width): patches after the last normalisation, not in the space of texts
     windows: dict[int, Tensor]  # by k: (S, (g - k + 1)^2, d), window (i, j) covers rows i to i + k - 1
 
+    @property
+    def whole(self) -> Tensor:
+        """One embedding (d,) of unit length: the mean of the squares, where an image is long."""
+        return F.normalize(self.image.mean(0), dim=0)
+
 
 class ClipEncoder:
     """The two encoders of a CLIP with open_clip's plain towers, without gradients."""

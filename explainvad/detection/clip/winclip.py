@@ -100,7 +100,7 @@ class WinCLIP(FrozenScorer[WinCLIPOptions]):
         whole, seen = [], {}
         for done, i in enumerate(looked_at, start=1):
             encoding = self.encoder.see(images[i], o.scales if i in references else ())
-            whole.append(F.normalize(encoding.image.mean(0), dim=0))
+            whole.append(encoding.whole)
             if i in references:
                 seen[i] = encoding
             if self.progress:

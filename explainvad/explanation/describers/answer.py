@@ -14,7 +14,8 @@ from explainvad.explanation.place import PLACES
 
 UNDETERMINED = "undetermined"
 SIZES = ("tiny", "small", "medium", "large")
-BRIGHTNESSES = ("darker", "brighter", "same")
+SAME = "same"
+BRIGHTNESSES = ("darker", "brighter", SAME)
 DEFECT_TYPES = (
     *("scratch", "crack", "dent", "hole", "stain", "contamination", "missing part", "misplaced part"),
     *("broken edge", "colour change", "deformation", "other", "none visible"),
@@ -60,6 +61,11 @@ class Answer(BaseModel):
     size: str
     defect_type: str
     severity: str
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The words chosen from VOCABULARIES, by field."""
+        return {field: str(getattr(self, field)) for field in VOCABULARIES}
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from explainvad.types import WordProbability
+
 REASON_LENGTH = 160  # characters of a reason that a report prints
 
 
@@ -41,6 +43,14 @@ class Question:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """An answer as it was written, and by field the probabilities of its chosen words, where the model tells them."""
+
+    text: str
+    word_probabilities: Mapping[str, WordProbability] = field(default_factory=dict)
+
+
 class Respondent(Protocol):
     """A model that answers questions."""
 
@@ -57,8 +67,8 @@ class Respondent(Protocol):
         """A text of the user without anything that the model would take for more than text."""
         ...
 
-    def answer(self, question: Question, seconds: float) -> str:
-        """The answer as text, at most ``seconds`` later. Raises NoAnswerError."""
+    def answer(self, question: Question, seconds: float) -> Reply:
+        """The answer, at most ``seconds`` later. Raises NoAnswerError."""
         ...
 
 

@@ -11,7 +11,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Timer
@@ -75,15 +75,14 @@ class ChatServer:
     def _exchange(self, method: str, path: str, body: bytes | None, deadline: float) -> Any:
         """One request and its answer, over a connection of its own that is cut at the deadline."""
         url = urlsplit(self.base_url)
-        left = max(0.05, deadline - time.monotonic())
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "explainvad"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         sock, cut = None, None
         try:
-            sock = self._connected(left)
+            sock = self._connected(deadline)
             # A timeout of the socket alone begins anew with every byte
-            cut = Timer(max(0.05, deadline - time.monotonic()), _cut, [sock])
+            cut = Timer(_left(deadline), _cut, [sock])
             cut.daemon = True
             cut.start()
             if isinstance(sock, ssl.SSLSocket):
@@ -107,12 +106,13 @@ class ChatServer:
             if sock is not None:
                 sock.close()
 
-    def _connected(self, seconds: float) -> socket.socket:
+    def _connected(self, deadline: float) -> socket.socket:
         """A connection to the server; with https, before its handshake."""
         url = urlsplit(self.base_url)
-        assert url.hostname is not None  # the configuration saw to it
         secure = url.scheme == "https"
-        sock = socket.create_connection((url.hostname, url.port or (443 if secure else 80)), timeout=seconds)
+        addresses = socket.getaddrinfo(url.hostname, url.port or (443 if secure else 80), type=socket.SOCK_STREAM)
+        sock = _first_connected(addresses, deadline)
+        sock.settimeout(_left(deadline))
         if not secure:
             return sock
         context = ssl.create_default_context()
@@ -139,15 +139,40 @@ class ChatServer:
 
     def _server_words(self, content: bytes) -> str:
         try:
-            error = json.loads(content)["error"]
-            text = error["message"] if isinstance(error, dict) else error
-        except (ValueError, RecursionError, KeyError, TypeError):
+            text = json.loads(content)
+        except (ValueError, RecursionError):
             return ""
+        for name in ("error", "message", "detail"):  # OpenAI's {"error": {"message": ...}}, and what others send
+            text = text.get(name, text) if isinstance(text, dict) else text
         if not isinstance(text, str):
             return ""
         if self.key:
             text = text.replace(self.key, "…")  # some servers repeat it
         return f": {one_line(text, MESSAGE_LENGTH)}"
+
+
+def _first_connected(addresses: Sequence[tuple[Any, ...]], deadline: float) -> socket.socket:
+    """A connection to the first of the ``addresses`` (as of socket.getaddrinfo) that answers. Raises OSError.
+
+    Each gets an equal share of the time that is left: socket.create_connection would give all of it to every one.
+    """
+    failure = OSError("the server has no address")
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = socket.socket(family, kind, protocol)
+        sock.settimeout(_left(deadline) / (len(addresses) - tried))
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure
+
+
+def _left(deadline: float) -> float:
+    """Seconds to the deadline, at least a few hundredths, so that what is due now fails as late and not as wrong."""
+    return max(0.05, deadline - time.monotonic())
 
 
 def _cut(sock: socket.socket) -> None:

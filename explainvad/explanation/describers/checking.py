@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from explainvad.explanation.bands import BANDS
 from explainvad.explanation.claims import verify
 from explainvad.explanation.colour import BRIGHTER, DARKER, NO_BASELINE
-from explainvad.explanation.describers.answer import SIZES, UNDETERMINED, Answer
+from explainvad.explanation.describers.answer import SAME, SIZES, UNDETERMINED, Answer
 from explainvad.types import Claim, ClaimStatus, RegionFacts, Sentence
 
 _LABELS = {
@@ -23,9 +23,21 @@ def checked_sentences(answer: Answer, facts: RegionFacts, author: str, echo: str
 
     ``echo`` is the author of sentences that only repeat facts; None where the model was told none.
     """
-    # Models like to say a thing twice
-    told = {s.text: s for text in (answer.visual_evidence, answer.comparison) for s in verify(text, author, facts)}
+    # Models like to say a thing twice, and all of it or a sentence
+    texts = dict.fromkeys((answer.visual_evidence, answer.comparison))
+    told = {s.text: s for text in texts for s in verify(text, author, facts)}
     return tuple(_authored(sentence, echo) for sentence in (*told.values(), *_chosen(answer, facts, author)))
+
+
+def compared(words: Mapping[str, str], facts: RegionFacts) -> dict[str, Claim]:
+    """By field, how each chosen word fares; what cannot be measured is never more than unverifiable."""
+    judges = {"location": _location, "brightness": _brightness, "shape": _shape, "size": _size}
+    return {
+        field: judges[field](word, facts)
+        if field in judges
+        else Claim(field.replace("_", " "), word, "not measured", ClaimStatus.UNVERIFIABLE)
+        for field, word in words.items()
+    }
 
 
 def size_word(facts: RegionFacts) -> str:
@@ -34,8 +46,10 @@ def size_word(facts: RegionFacts) -> str:
 
 
 def brightness_word(facts: RegionFacts) -> str:
-    """The measured brightness in one of the words that a model chooses from."""
-    return {DARKER: "darker", BRIGHTER: "brighter"}.get(facts.brightness, "same")
+    """The measured brightness in one of the words that a model chooses from; undetermined with nothing to compare."""
+    if facts.baseline == NO_BASELINE:
+        return UNDETERMINED
+    return {DARKER: "darker", BRIGHTER: "brighter"}.get(facts.brightness, SAME)
 
 
 def _authored(sentence: Sentence, echo: str | None) -> Sentence:
@@ -46,7 +60,7 @@ def _authored(sentence: Sentence, echo: str | None) -> Sentence:
 
 def _chosen(answer: Answer, facts: RegionFacts, author: str) -> Iterator[Sentence]:
     """One sentence for all chosen words that fare alike, so that none is struck through with another one."""
-    claims = [claim for claim in _claims(answer, facts) if claim.stated != UNDETERMINED]
+    claims = [claim for claim in compared(answer.words, facts).values() if claim.stated != UNDETERMINED]
     for status, label in _LABELS.items():
         alike = tuple(claim for claim in claims if claim.status is status)
         if alike:
@@ -54,29 +68,31 @@ def _chosen(answer: Answer, facts: RegionFacts, author: str) -> Iterator[Sentenc
             yield Sentence(f"{label}: {listing}.", author, status, alike)
 
 
-def _claims(answer: Answer, facts: RegionFacts) -> Iterator[Claim]:
-    """Compare word by word; what cannot be measured is never more than unverifiable."""
-    yield Claim("place", answer.location, f"{facts.place} of the {facts.frame}", _place(answer.location, facts))
-    measurable = facts.baseline != NO_BASELINE
-    brightness = _same(answer.brightness, brightness_word(facts)) if measurable else ClaimStatus.UNVERIFIABLE
-    measured = f"{facts.brightness}, ΔL* {facts.delta_l:.1f}" if measurable else facts.baseline
-    yield Claim("brightness", answer.brightness, measured, brightness)
-    shape = _same(answer.shape, facts.shape)
-    if facts.shape == "point-like" and shape is ClaimStatus.CONTRADICTED:
-        shape = ClaimStatus.UNVERIFIABLE  # too small to have a shape
-    yield Claim("shape", answer.shape, facts.shape, shape)
+def _location(stated: str, facts: RegionFacts) -> Claim:
+    status = _same(stated, facts.place)
+    # Partly: spread so far that no cell is its place, or in another cell that it reaches into
+    if not facts.cells or (stated != facts.place and stated in facts.cells):
+        status = ClaimStatus.PARTLY
+    return Claim("place", stated, f"{facts.place} of the {facts.frame}", status)
+
+
+def _brightness(stated: str, facts: RegionFacts) -> Claim:
+    if facts.baseline == NO_BASELINE:
+        return Claim("brightness", stated, facts.baseline, ClaimStatus.UNVERIFIABLE)
+    measured = f"{facts.brightness}, ΔL* {facts.delta_l:.1f}"
+    return Claim("brightness", stated, measured, _same(stated, brightness_word(facts)))
+
+
+def _shape(stated: str, facts: RegionFacts) -> Claim:
+    status = _same(stated, facts.shape)
+    if facts.shape == "point-like" and status is ClaimStatus.CONTRADICTED:
+        status = ClaimStatus.UNVERIFIABLE  # too small to have a shape
+    return Claim("shape", stated, facts.shape, status)
+
+
+def _size(stated: str, facts: RegionFacts) -> Claim:
     measured = f"{size_word(facts)}, {100 * facts.area_share:.2g} % of the {facts.frame}"
-    yield Claim("size", answer.size, measured, _same(answer.size, size_word(facts)))
-    for kind, word in (("defect type", answer.defect_type), ("severity", answer.severity)):
-        yield Claim(kind, word, "not measured", ClaimStatus.UNVERIFIABLE)
-
-
-def _place(stated: str, facts: RegionFacts) -> ClaimStatus:
-    if not facts.cells:  # spread so far that no cell is its place
-        return ClaimStatus.PARTLY
-    if stated != facts.place and stated in facts.cells:
-        return ClaimStatus.PARTLY
-    return _same(stated, facts.place)
+    return Claim("size", stated, measured, _same(stated, size_word(facts)))
 
 
 def _same(stated: str, measured: str) -> ClaimStatus:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from explainvad.config import DescriberConfig
 from explainvad.errors import ConfigError
-from explainvad.explanation.describers.asking import InvalidAnswerError, NoAnswerError, Question, one_line
+from explainvad.explanation.describers.asking import InvalidAnswerError, NoAnswerError, Question, Reply, one_line
 from explainvad.explanation.describers.chat_server import ChatServer
 from explainvad.explanation.describers.prompt import cleaned_name
 
@@ -47,7 +47,7 @@ class Endpoint:
         """Special tokens of an unknown model are not known: nothing is left that could spell one."""
         return cleaned_name(text)
 
-    def answer(self, question: Question, seconds: float) -> str:
+    def answer(self, question: Question, seconds: float) -> Reply:
         """Ask once; a busy server is asked again within ``seconds``. Raises NoAnswerError."""
         response = self._server.complete(self._request(question), seconds)
         try:
@@ -59,7 +59,7 @@ class Endpoint:
             raise NoAnswerError("the server's answer holds no text")
         if finished == "length":
             raise InvalidAnswerError(f"the answer was cut off at {self._config.max_new_tokens} tokens: be shorter")
-        return content
+        return Reply(content)
 
     def _request(self, question: Question) -> dict[str, Any]:
         content = [
@@ -94,9 +94,10 @@ def _key(config: DescriberConfig) -> str | None:
         return None
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(f"{config.key_variable}: expected a key of printable ASCII characters: set it anew")
-    url = str(config.base_url)
-    if url.startswith("http:") and urlsplit(url).hostname not in LOOPBACK:
+    url = urlsplit(str(config.base_url))  # which lowers the case of a scheme and drops spaces around it
+    if url.scheme != "https" and url.hostname not in LOOPBACK:
         raise ConfigError(
-            f"{config.key_variable} is set, and {url} would get it unencrypted: use https, or unset the variable"
+            f"{config.key_variable} is set, and {config.base_url} would get it unencrypted: use https, or unset the "
+            "variable"
         )
     return key

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
+import math
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from explainvad.config import DescriberConfig
+import psutil
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging
+
 from explainvad.errors import WeightsError
 from explainvad.explanation.describers.asking import one_line
+from explainvad.explanation.describers.model_folder import REASON_LENGTH, FoundModel
 
-OFFLINE = ("EXPLAINVAD_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-NEEDED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")  # of a repository; pickles are never fetched
-REASON_LENGTH = 300  # characters of a library's own words in a message
-HASH_SHOWN = 12  # hex digits in an author line
+GIGABYTE = 1e9
+BYTES = {"8bit": 1.0, "4bit": 0.5}  # of a quantized weight; of others, those of the precision
 
 # For models whose checkpoints bring no chat template (PaliGemma)
 PLAIN_TEMPLATE = (
@@ -26,123 +27,87 @@ PLAIN_TEMPLATE = (
     "{{ c['text'] }}\n{% endif %}{% endfor %}{% endfor %}"
 )
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalModel:
-    """A loaded network in evaluation mode, its processor, and what the report calls it.
-
-    ``weights`` names exactly these weights: a commit of the hub, or a SHA-256 over all files that matter.
-    """
+    """A loaded network in evaluation mode, its processor, and what it was loaded from."""
 
     network: Any
     processor: Any
-    name: str
-    weights: str
+    found: FoundModel
     setting: str  # "cpu, float32", "cuda, bfloat16, 4bit"
 
 
-def load_model(config: DescriberConfig, device: str) -> LocalModel:
-    """Load ``config.model`` onto ``device`` (auto, cpu, cuda, cuda:N).
+def load_model(found: FoundModel, quantization: str, device: str) -> LocalModel:
+    """Load a model onto ``device`` (cpu, cuda or cuda:N, which must be there).
 
-    Raises WeightsError that says what to do when it is missing, incomplete, or needs what is not installed.
+    Raises WeightsError that says what to do when it is incomplete, too large, or needs what is not installed.
     """
-    assert config.model is not None  # the configuration saw to it
-    _require_quantization(config.quantization)
-    folder, name, weights = _found(config.model, config.revision)
-    _require_layout(folder, name)
-
-    import torch
-    import transformers
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.utils import logging
-
+    _require_quantization(quantization)
     logging.set_verbosity_error()  # what it warns of is an error here
     logging.disable_progress_bar()
-    target = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    dtype = torch.float32 if target == "cpu" else torch.bfloat16
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    _require_memory(found, BYTES.get(quantization, dtype.itemsize), device)
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     placed: dict[str, Any] = {}
-    if config.quantization != "none":
-        bits = config.quantization == "4bit"
+    if quantization != "none":
+        bits = quantization == "4bit"
         placed["quantization_config"] = transformers.BitsAndBytesConfig(load_in_4bit=bits, load_in_8bit=not bits)
-        placed["device_map"] = {"": target}
+        placed["device_map"] = {"": device}
     try:
-        processor = AutoProcessor.from_pretrained(folder, **options)
+        processor = AutoProcessor.from_pretrained(found.folder, **options)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, dtype=dtype, **placed, **options
+            found.folder, use_safetensors=True, output_loading_info=True, dtype=dtype, **placed, **options
         )
         network, info = loaded
+        _require_complete(found.name, info)
+        if not placed:
+            network = network.to(device)
+    except WeightsError:
+        raise
     except Exception as error:  # of any of four libraries; whatever it is, this model cannot be used
+        if _out_of_memory(error):
+            raise _too_large(found.name, f"does not fit into the memory of {device}") from error
         raise WeightsError(
-            f"the vision language model {name} cannot be loaded: {one_line(str(error), REASON_LENGTH)}. "
+            f"the vision language model {found.name} cannot be loaded: {one_line(str(error), REASON_LENGTH)}. "
             "Use a folder or hub id of a model for image-text-to-text, or another describer"
         ) from error
-    _require_complete(name, info)
-    _require_tokenizer(processor, name)
-    if not placed:
-        network = network.to(target)
-    setting = ", ".join([target, str(dtype).removeprefix("torch."), *([config.quantization] if placed else [])])
-    return LocalModel(network.eval(), processor, name, weights, setting)
+    _require_tokenizer(processor, found.name)
+    setting = ", ".join([device, str(dtype).removeprefix("torch."), *([quantization] if placed else [])])
+    return LocalModel(network.eval(), processor, found, setting)
 
 
-def _found(model: str, revision: str | None) -> tuple[Path, str, str]:
-    """The folder of a model, what it is called, and what identifies its weights."""
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if revision is not None:
-            raise WeightsError(f"[describer] revision = {revision!r} is for models of the hub, but {model} is a folder")
-        return folder, one_line(folder.resolve().name, 60), f"weights sha256 {_digest(folder)[:HASH_SHOWN]}"
-    if _HUB_ID.fullmatch(model) is None or ".." in model:
-        raise WeightsError(f"there is no folder {model}, and it is no hub id (OWNER/NAME): set model in [describer]")
-    folder = _snapshot(model, revision)
-    return folder, model, f"revision {folder.name[:HASH_SHOWN]}"
+def _require_memory(found: FoundModel, bytes_each: float, device: str) -> None:
+    """Refuse weights that the free memory cannot hold: on the CPU the system would rather kill the process."""
+    needed = bytes_each * _n_weights(found)
+    free = psutil.virtual_memory().available if device == "cpu" else torch.cuda.mem_get_info(device)[0]
+    if needed > free:
+        needs = f"needs {needed / GIGABYTE:.3g} GB of memory on {device}, and {free / GIGABYTE:.3g} GB are free"
+        raise _too_large(found.name, needs)
 
 
-def _snapshot(model: str, revision: str | None) -> Path:
-    """A model of the hub: from the local cache, else fetched, unless the environment forbids the network."""
-    from huggingface_hub import snapshot_download
-
-    options: dict[str, Any] = {"revision": revision, "allow_patterns": list(NEEDED)}
-    try:
-        return Path(snapshot_download(model, local_files_only=True, **options))
-    except Exception as missing:  # the hub's errors are those of its HTTP client, which differs between releases
-        if asked := [name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]:
-            raise WeightsError(
-                f"the vision language model {model} is not here, and {asked[0]} forbids the network: fetch it on a "
-                "machine with a network, and set model in [describer] to its folder"
-            ) from missing
-    try:
-        return Path(snapshot_download(model, **options))
-    except Exception as error:
-        raise WeightsError(
-            f"the vision language model {model} could not be fetched: {one_line(str(error), REASON_LENGTH)}. "
-            "Try again, or set model in [describer] to a folder that holds it"
-        ) from error
+def _n_weights(found: FoundModel) -> int:
+    """How many numbers the files hold, by their headers; what cannot be read is left to who loads it."""
+    n = 0
+    for path in found.folder.glob("*.safetensors"):
+        try:
+            with safe_open(path, "np") as tensors:
+                n += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+        except (OSError, SafetensorError):
+            continue
+    return n
 
 
-def _digest(folder: Path) -> str:
-    """SHA-256 over names and contents of all files that take part in an answer."""
-    digest = hashlib.sha256()
-    for path in sorted(p for pattern in NEEDED for p in folder.glob(pattern) if p.is_file()):
-        with path.open("rb") as source:
-            content = hashlib.file_digest(source, "sha256").hexdigest()
-        digest.update(f"{path.name}\0{content}\n".encode())
-    return digest.hexdigest()
+def _out_of_memory(error: Exception) -> bool:
+    # Of the CPU's allocator torch raises a plain RuntimeError
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def _require_layout(folder: Path, name: str) -> None:
-    """A configuration and safetensors, and no weights beside them that only pickle could read."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        known = isinstance(config, dict) and isinstance(config.get("model_type"), str)
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{name}: expected a readable config.json in {folder}: {error}") from error
-    if not known:
-        raise WeightsError(f"{name}: expected config.json to name a model_type, as transformers writes it")
-    if not any(folder.glob("*.safetensors")):
-        raise WeightsError(f"{name}: expected weights as *.safetensors in {folder}: other formats are not loaded")
+def _too_large(name: str, why: str) -> WeightsError:
+    return WeightsError(
+        f'the vision language model {name} {why}: use a smaller model, quantization = "4bit" in [describer], another '
+        "--device, or an endpoint"
+    )
 
 
 def _require_complete(name: str, info: dict[str, Any]) -> None:

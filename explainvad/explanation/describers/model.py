@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from explainvad.explanation.describers.answer import Answer, read_answer
 from explainvad.explanation.describers.asking import (
@@ -15,19 +15,29 @@ from explainvad.explanation.describers.asking import (
     InvalidAnswerError,
     NoAnswerError,
     Question,
+    Reply,
     Respondent,
     one_line,
 )
 from explainvad.explanation.describers.checking import checked_sentences
 from explainvad.explanation.describers.pictures import region_pictures
-from explainvad.explanation.describers.prompt import UNNAMED, prompt_hash, region_question
+from explainvad.explanation.describers.prompt import UNNAMED, region_question
+from explainvad.explanation.describers.prompt_hash import prompt_hash
 from explainvad.explanation.describers.store import AnswerStore
 from explainvad.explanation.sentences import MeasuredDescriber
-from explainvad.types import Finding, ImageRecord, InspectionImage, Progress
+from explainvad.types import Alignment, Finding, ImageRecord, InspectionImage, Progress, WordProbability
 
 GIVEN_UP = 5  # failures in a row after which a model is not asked again in this run
 REASONS_SHOWN = 5  # of a lot; the others are counted
 HASH_SHOWN = 12  # hex digits in an author line
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """A valid answer, and by field the probabilities of its chosen words, where the model tells them."""
+
+    answer: Answer
+    word_probabilities: Mapping[str, WordProbability]
 
 
 class ModelDescriber:
@@ -58,11 +68,17 @@ class ModelDescriber:
         self.author = f"{respondent.author}; prompt {prompt_hash(arm)[:HASH_SHOWN]}, {arm}"
         self.unavailable = respondent.unavailable()
 
-    def describe(self, image: InspectionImage, measured: Sequence[Finding], reference: bytes) -> tuple[Finding, ...]:
+    def describe(
+        self,
+        image: InspectionImage,
+        measured: Sequence[Finding],
+        reference: bytes,
+        alignment: Alignment | None = None,
+    ) -> tuple[Finding, ...]:
         """Return the findings of ``image`` with the sentences of the model behind the measured ones.
 
-        ``reference`` is the picture of the nearest reference (JPEG). Where the model gives no valid answer, the
-        measured sentences stand alone, and their author line says why.
+        ``reference`` is the picture of the nearest reference (JPEG), ``alignment`` how it registers. Where the model
+        gives no valid answer, the measured sentences stand alone, and their author line says why.
         """
         ids = tuple(finding.region.region_id for finding in measured)
         self._found += len(ids)
@@ -71,14 +87,15 @@ class ModelDescriber:
 
         def described(finding: Finding) -> Finding:
             try:
-                answer = self._answer(image, finding, ids, reference, until)
+                answered = self._answer(image, finding, ids, reference, alignment, until)
             except NoAnswerError as error:
                 reason = one_line(str(error), REASON_LENGTH)
                 author = _unanswered_author(self.label, reason)
                 return replace(finding, sentences=tuple(replace(s, author=author) for s in finding.sentences))
             echo = f"measured facts, repeated by {self.label}" if self._arm == "informed" else None
-            said = checked_sentences(answer, finding.facts, self.author, echo)
-            return replace(finding, sentences=(*finding.sentences, *said))
+            said = checked_sentences(answered.answer, finding.facts, self.author, echo)
+            sentences = (*finding.sentences, *said)
+            return replace(finding, sentences=sentences, word_probabilities=answered.word_probabilities)
 
         findings: list[Finding] = []
         with ThreadPoolExecutor(max(1, min(self._respondent.at_once, len(ids)))) as pool:
@@ -91,15 +108,21 @@ class ModelDescriber:
         return tuple(findings)
 
     def ask(
-        self, image: InspectionImage, finding: Finding, ids: tuple[str, ...], reference: bytes, sample: int = 0
-    ) -> Answer:
+        self,
+        image: InspectionImage,
+        finding: Finding,
+        ids: tuple[str, ...],
+        reference: bytes,
+        alignment: Alignment | None = None,
+        sample: int = 0,
+    ) -> Answered:
         """The answer itself about one of the regions ``ids``; arguments as of :meth:`describe`. Raises NoAnswerError.
 
         ``sample`` counts answers to the same question: of a model that samples, each is drawn anew.
         """
         begin = time.monotonic()
         try:
-            return self._answer(image, finding, ids, reference, begin + self._left, sample)
+            return self._answer(image, finding, ids, reference, alignment, begin + self._left, sample)
         finally:
             self._left -= time.monotonic() - begin
 
@@ -125,25 +148,22 @@ class ModelDescriber:
             lines.append(f"describer {self.label}: {n} {of} for {len(rest)} other reasons, beside them")
         return tuple(lines)
 
-    def forget(self) -> None:
-        """Drop the kept answers: what they became is in the record."""
-        self._store.clear()
-
     def _answer(
         self,
         image: InspectionImage,
         finding: Finding,
         ids: tuple[str, ...],
         reference: bytes,
+        alignment: Alignment | None,
         until: float,
         sample: int = 0,
-    ) -> Answer:
+    ) -> Answered:
         """A valid answer about one region, asked for at most twice. Raises NoAnswerError."""
         if self.unavailable is not None:
             raise NoAnswerError(self.unavailable)
-        pictures = region_pictures(image, finding.region, reference, self._side)
+        pictures = region_pictures(image, finding.region, reference, self._side, alignment)
 
-        def valid(complaint: str | None = None) -> Answer:
+        def valid(complaint: str | None = None) -> Answered:
             question = region_question(pictures, finding, ids, self._part, self._arm, complaint)
             question = replace(question, attempt=question.attempt + 2 * sample)  # each sample may be asked for twice
             return self._valid(question, finding.region.region_id, ids, until)
@@ -154,33 +174,32 @@ class ModelDescriber:
             complaint = str(error)
         return valid(complaint)
 
-    def _valid(self, question: Question, region_id: str, ids: tuple[str, ...], until: float) -> Answer:
+    def _valid(self, question: Question, region_id: str, ids: tuple[str, ...], until: float) -> Answered:
         """The answer to a question, from the store where it was answered before. Only valid answers get there."""
         key = question.digest(self._respondent.identity)
         known = self._store.get(key)
         if known is not None:
             with suppress(InvalidAnswerError):
-                return read_answer(known, region_id, ids)
-        text = self._asked(question, until)
-        answer = read_answer(text, region_id, ids)
-        self._store.put(key, text)
-        return answer
+                return Answered(read_answer(known.text, region_id, ids), known.word_probabilities)
+        reply = self._asked(question, until)
+        answer = read_answer(reply.text, region_id, ids)
+        self._store.put(key, reply)
+        return Answered(answer, reply.word_probabilities)
 
-    def _asked(self, question: Question, until: float) -> str:
+    def _asked(self, question: Question, until: float) -> Reply:
         if self._failed_in_a_row >= GIVEN_UP:
             raise NoAnswerError(f"not asked any more after {GIVEN_UP} failures in a row")
         seconds = min(self._timeout, until - time.monotonic())
         if seconds <= 0:
             raise NoAnswerError(f"the time for descriptions ({self._budget} a lot) was used up")
         try:
-            text = self._respondent.answer(question, seconds)
-        except InvalidAnswerError:
-            raise
-        except NoAnswerError:
-            self._failed_in_a_row += 1
+            reply = self._respondent.answer(question, seconds)
+        except NoAnswerError as error:
+            # One that answers, if only wrongly, is there
+            self._failed_in_a_row = 0 if isinstance(error, InvalidAnswerError) else self._failed_in_a_row + 1
             raise
         self._failed_in_a_row = 0
-        return text
+        return reply
 
 
 def _unanswered_author(label: str, reason: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from explainvad.types import XYXY, InspectionImage, Region
+from explainvad.types import XYXY, Alignment, InspectionImage, Region
 
 MARGIN = 0.5  # of the region's longer side, shown around it in a crop
 LEAST_MARGIN = 16  # px
@@ -27,16 +27,20 @@ class Pictures:
     reference_crop: Image.Image
 
 
-def region_pictures(image: InspectionImage, region: Region, reference: bytes, side: int) -> Pictures:
+def region_pictures(
+    image: InspectionImage, region: Region, reference: bytes, side: int, alignment: Alignment | None = None
+) -> Pictures:
     """Cut the pictures of ``region`` out of ``image`` and its nearest ``reference`` (JPEG bytes).
 
-    Longer sides are at most ``side`` px. The reference is not aligned: its crop is the same share of its frame.
+    Longer sides are at most ``side`` px. The reference's crop is the same share of its frame, moved as the
+    ``alignment`` says where the two register.
     """
     normal = Image.open(io.BytesIO(reference)).convert("RGB")
     # ``pixels`` is 8-bit already: Pillow would clip the 16 bits of a file to white
     inspected = Image.fromarray(np.ascontiguousarray(image.pixels), "RGB")
     box = _around(region.xyxy, inspected.size)
-    share = [edge / inspected.size[i % 2] for i, edge in enumerate(box)]
+    there = box if alignment is None else alignment.moved(box)
+    share = [min(max(edge / inspected.size[i % 2], 0.0), 1.0) for i, edge in enumerate(there)]
     normal_box = _whole_pixels([edge * normal.size[i % 2] for i, edge in enumerate(share)], normal.size)
     return Pictures(
         reference=_fitted(normal, side, enlarge=1),

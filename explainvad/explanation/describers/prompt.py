@@ -1,8 +1,7 @@
-"""What a model is asked about a region, in words. A change here changes the prompt's hash."""
+"""What a model is asked about a region, in words. A change here changes the prompt's hash (prompt_hash)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import unicodedata
@@ -10,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from explainvad.explanation.bands import BANDS
-from explainvad.explanation.describers.answer import VOCABULARIES, json_schema
+from explainvad.explanation.colour import NO_BASELINE
+from explainvad.explanation.describers.answer import json_schema
 from explainvad.explanation.describers.asking import Question
 from explainvad.explanation.describers.checking import brightness_word, size_word
 from explainvad.explanation.describers.pictures import Pictures
@@ -45,13 +45,6 @@ _AGAIN = "An earlier answer was refused: {complaint}. Give a whole answer that k
 
 # Of a name, what no chat template, prompt format or markup could take for its own.
 _UNSAFE = re.compile(r"[^\w .,/+°%()&'-]|_{2,}")
-
-
-def prompt_hash(arm: str) -> str:
-    """SHA-256 of all fixed words of the prompt, vocabularies and limits."""
-    words = [SYSTEM, _PART, _PICTURE_A, _PICTURE_B, _PICTURE_C, _PICTURE_D, _TASK, _AGAIN, _FACTS * (arm == "informed")]
-    limits = [BANDS.tiny_area, BANDS.small_area, BANDS.medium_area]
-    return hashlib.sha256(json.dumps([words, VOCABULARIES, limits]).encode()).hexdigest()
 
 
 def cleaned_name(name: str, tokens: Iterable[str] = ()) -> str:
@@ -109,6 +102,7 @@ def region_question(
 
 def told_facts(facts: RegionFacts) -> dict[str, Any]:
     """What the informed arm is told: the measurements, in the words that it is to choose from."""
+    compared = facts.baseline != NO_BASELINE  # else the differences are no measurements
     told = {
         "location": facts.place,
         "reaches_into": list(facts.cells),
@@ -126,7 +120,7 @@ def told_facts(facts: RegionFacts) -> dict[str, Any]:
         "brightness": brightness_word(facts),
         "colour": facts.colour,
         "compared_with": facts.baseline,
-        "delta_e": round(facts.delta_e, 1),
-        "noise_delta_e": round(facts.noise_delta_e, 1),
+        "delta_e": round(facts.delta_e, 1) if compared else None,
+        "noise_delta_e": round(facts.noise_delta_e, 1) if compared else None,
     }
     return {name: value for name, value in told.items() if value is not None}

@@ -11,16 +11,20 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from explainvad.config import DescriberConfig
 from explainvad.errors import WeightsError
+from explainvad.explanation.describers.answer import VOCABULARIES
 from explainvad.explanation.describers.asking import (
     REASON_LENGTH,
     InvalidAnswerError,
     NoAnswerError,
     Question,
+    Reply,
     one_line,
 )
 from explainvad.explanation.describers.grammar import GrammarError, SchemaGrammar, token_table
 from explainvad.explanation.describers.loading import LocalModel, load_model
+from explainvad.explanation.describers.model_folder import FoundModel
 from explainvad.explanation.describers.prompt import cleaned_name
+from explainvad.explanation.describers.word_probabilities import word_probabilities
 
 
 class VisionLanguageModel:
@@ -35,21 +39,21 @@ class VisionLanguageModel:
         try:
             self._tokens = token_table(tokenizer, model.network.get_output_embeddings().weight.shape[0])
         except GrammarError as error:
-            raise WeightsError(f"{model.name}: {error}. Use another model, or describe by an endpoint") from error
+            raise WeightsError(f"{model.found.name}: {error}. Use another model, or describe by an endpoint") from error
         self._generation = _generation(config, tokenizer)
         # A checkpoint's own settings, such as a repetition penalty, would be followed unseen
         model.network.generation_config = self._generation
         self._special = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()})
-        self.label = f"vlm {model.name}"
+        self.label = f"vlm {model.found.name}"
         decoding = "greedy" if config.temperature == 0 else f"temperature {config.temperature:g}"
-        self.author = f"{self.label} ({model.weights}; {model.setting}); {decoding}, seed {seed}"
-        asked = (model.name, model.weights, model.setting, config.temperature, config.max_new_tokens, seed)
+        self.author = f"{self.label} ({model.found.shown}; {model.setting}); {decoding}, seed {seed}"
+        asked = (model.found.name, model.found.weights, model.setting, config.temperature, config.max_new_tokens, seed)
         self.identity = json.dumps(["vlm", *asked])
 
     @classmethod
-    def load(cls, config: DescriberConfig, seed: int, device: str) -> VisionLanguageModel:
-        """Load the configured model. Raises WeightsError."""
-        return cls(load_model(config, device), config, seed)
+    def load(cls, found: FoundModel, config: DescriberConfig, seed: int, device: str) -> VisionLanguageModel:
+        """Load the configured model, which was ``found``. Raises WeightsError."""
+        return cls(load_model(found, config.quantization, device), config, seed)
 
     def unavailable(self) -> str | None:
         """A model that was loaded can be asked."""
@@ -59,7 +63,7 @@ class VisionLanguageModel:
         """The text without the special tokens of this very model."""
         return cleaned_name(text, self._special)
 
-    def answer(self, question: Question, seconds: float) -> str:
+    def answer(self, question: Question, seconds: float) -> Reply:
         """Generate one answer. Raises NoAnswerError when it does not end in time or within the tokens it may have."""
         try:
             inputs = self.inputs(question)
@@ -70,7 +74,7 @@ class VisionLanguageModel:
                 written = self._network.generate(
                     **inputs,
                     generation_config=self._generation,
-                    logits_processor=LogitsProcessorList([grammar]),
+                    logits_processor=LogitsProcessorList([grammar]),  # before the temperature, which comes last
                     max_time=seconds,
                 )[0, length:]
         except GrammarError as error:
@@ -82,7 +86,9 @@ class VisionLanguageModel:
             if len(written) >= self._config.max_new_tokens:
                 raise InvalidAnswerError(f"the answer was cut off at {self._config.max_new_tokens} tokens: be shorter")
             raise NoAnswerError("no answer in time")
-        return text
+        token_ids = written.tolist()
+        pieces = [self._tokens.decode_bytes([token]) for token in token_ids]
+        return Reply(text, word_probabilities(pieces, grammar.probabilities(token_ids), VOCABULARIES))
 
     def inputs(self, question: Question) -> Any:
         """What the network is given: token ids, pictures, masks, on its device and in its precision."""
