@@ -106,7 +106,7 @@ def main() -> None:
         f"Measured {datetime.now(UTC):%Y-%m-%d}. "
         + " ".join(f"{' and '.join(names)}: {how}" if len(made) > 1 else how for how, names in made.items()),
         *(["Not run for want of weights: " + "; ".join(profiles) + "."] if profiles else []),
-        *(["Not run for want of the images, which are licensed: " + ", ".join(absent) + "."] if absent else []),
+        *(["Not run for want of the images: " + ", ".join(absent) + "."] if absent else []),
         "",
         "Published by others on those images (one-class; I: image AUROC, PRO: AUPRO at 0.30), not measured here:",
         "",
