@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from explainvad.evaluation.experiments import Comparison, Direction, direction
+from explainvad.evaluation.differences import Direction, direction
+from explainvad.evaluation.experiments import Comparison
 
 
 @dataclass(frozen=True, slots=True)

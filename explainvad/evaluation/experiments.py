@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from explainvad.detection.scorer import FrozenScorer
 from explainvad.errors import LotError, WeightsError
 from explainvad.evaluation.datasets.load import load_dataset
 from explainvad.evaluation.datasets.masks import read_truth
+from explainvad.evaluation.differences import compared, interval_of, paired_difference
 from explainvad.evaluation.metrics.images import image_auroc, image_metrics
 from explainvad.evaluation.metrics.pixels import PixelMetrics
 from explainvad.evaluation.metrics.resampling import Measured, Resampling
@@ -36,13 +37,6 @@ GOOD = "good"
 AUROC, AUPRO = "AUROC", "AUPRO"
 METRICS = (AUROC, AUPRO)
 FPR_LIMIT = 0.30  # of AUPRO
-
-Direction = Literal["higher", "lower", "not shown"]
-_WORDS: dict[Direction, str] = {
-    "higher": "the former finds more",
-    "lower": "the former finds less",
-    "not shown": "no difference is shown",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +75,13 @@ class ExperimentData:
         """Read a labelled folder; of more images than ``most_fit``, or ``most_each`` of a kind, some are drawn.
 
         A folder of several categories needs one of them by name. A flat folder's good images are split as
-        ``explainvad evaluate`` splits them. Raises LotError, also where no
-        image can be used.
+        ``explainvad evaluate`` splits them. Raises LotError, also where no image can be used.
         """
         dataset = load_dataset(root, category)
         rng = np.random.default_rng(seed)
         fitting = dataset.train or for_fitting(dataset, None, seed)
-        others = [item for item in dataset.test if item.path not in set(fitting)]
+        used = set(fitting)
+        others = [item for item in dataset.test if item.path not in used]
         items = [
             item
             for kind in sorted({item.defect or "" for item in others})
@@ -261,46 +255,6 @@ def groups_of(data: ExperimentData, logical: Collection[str]) -> dict[str, tuple
         "structural": tuple(kind for kind in kinds if kind not in logical),
         "logical": tuple(kind for kind in kinds if kind in logical),
     }
-
-
-def interval_of(measured: Measured | None) -> Interval | None:
-    """Of a metric; None where it is not defined, or was not resampled."""
-    if measured is None or measured.lower is None or measured.upper is None or measured.confidence is None:
-        return None
-    return Interval(measured.estimate, measured.lower, measured.upper, measured.confidence)
-
-
-def paired_difference(one: Measured | None, two: Measured | None, how: Resampling) -> Interval | None:
-    """What ``one`` has over ``two``, both measured ``how`` on the same images; None where either is not defined."""
-    if one is None or two is None or one.resampled is None or two.resampled is None:
-        return None
-    return interval_of(how.measured(one.estimate - two.estimate, one.resampled - two.resampled))
-
-
-def compared(
-    what: str, one: tuple[str, Interval | None], two: tuple[str, Interval | None], difference: Interval | None
-) -> str:
-    """A sentence on two arms by name, with words that claim no more than the interval of their difference shows."""
-    (arm, first), (other, second) = one, two
-    return (
-        f"{what}: {arm} {said(first)}, {other} {said(second)}, a difference of {said(difference, signed=True)}: "
-        f"**{_WORDS[direction(difference)]}**."
-    )
-
-
-def direction(difference: Interval | None) -> Direction:
-    """Whether a difference is shown to be above or below zero: its whole interval lies there."""
-    if difference is None or difference.lower <= 0 <= difference.upper:
-        return "not shown"
-    return "higher" if difference.lower > 0 else "lower"
-
-
-def said(interval: Interval | None, signed: bool = False) -> str:
-    """An interval in a sentence; ``signed`` for a difference."""
-    if interval is None:
-        return "not defined"
-    style = "+.3f" if signed else ".2f"
-    return f"{interval.estimate:{style}} [{interval.lower:{style}}, {interval.upper:{style}}]"
 
 
 def _drawn(values: list[Any], most: int | None, rng: np.random.Generator) -> list[Any]:

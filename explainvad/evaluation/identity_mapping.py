@@ -20,16 +20,8 @@ from explainvad.detection.backbones import Backbones
 from explainvad.detection.scorer import FrozenScorer
 from explainvad.detection.signatures import identity_mapping, planted
 from explainvad.detection.synthesis.whole import with_defect
-from explainvad.evaluation.experiments import (
-    AUPRO,
-    AUROC,
-    GOOD,
-    Arm,
-    Comparison,
-    ExperimentData,
-    fit_and_score,
-    interval_of,
-)
+from explainvad.evaluation.differences import interval_of
+from explainvad.evaluation.experiments import AUPRO, AUROC, GOOD, Arm, Comparison, ExperimentData, fit_and_score
 from explainvad.evaluation.metrics.resampling import Resampling
 from explainvad.types import Interval
 

@@ -27,7 +27,8 @@ from explainvad.detection.synthesis.items import make_item
 from explainvad.detection.weights import CLIP_MEAN, CLIP_STD, Weights
 from explainvad.errors import WeightsError
 from explainvad.evaluation.datasets.load import find_dataset
-from explainvad.evaluation.experiments import GOOD, ExperimentData, interval_of, paired_difference
+from explainvad.evaluation.differences import interval_of, paired_difference
+from explainvad.evaluation.experiments import GOOD, ExperimentData
 from explainvad.evaluation.metrics.images import image_metrics
 from explainvad.evaluation.metrics.resampling import Measured, Resampling
 from explainvad.types import InspectionImage, Interval

@@ -11,6 +11,7 @@ from tiny_models import CNN, write_store
 from explainvad.detection.backbones import Backbones
 from explainvad.detection.weights import WeightStore
 from explainvad.errors import ConfigError, LotError
+from explainvad.evaluation.differences import direction, said
 from explainvad.evaluation.experiment_figures import (
     difference_figure,
     interval_figure,
@@ -26,11 +27,9 @@ from explainvad.evaluation.experiments import (
     Comparison,
     ExperimentData,
     Scored,
-    direction,
     fit_and_score,
     groups_of,
     runnable,
-    said,
     weights_or_random,
 )
 from explainvad.types import Interval
