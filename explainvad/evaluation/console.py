@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+from explainvad.evaluation.metrics.resampling import interval_text
+
+_interval = partial(interval_text, digits=3, absent="not defined")
 
 
 def results_table(r: Mapping[str, Any]) -> list[str]:
@@ -90,11 +95,3 @@ def _uncertainty(calibration: Mapping[str, Any]) -> list[str]:
         bound = f", with 95 % confidence from {power['a90_95']:.1f} px" if power["a90_95"] is not None else ""
         lines.append(f"power       nine in ten found from {power['a90']:.1f} px{bound} (sqrt of the area)")
     return lines
-
-
-def _interval(value: Mapping[str, Any] | None) -> str:
-    if value is None:
-        return "not defined"
-    if value["lower"] is None:
-        return f"{value['estimate']:.3f}"
-    return f"{value['estimate']:.3f} [{value['lower']:.3f}, {value['upper']:.3f}]"

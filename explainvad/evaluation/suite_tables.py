@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+from explainvad.evaluation.metrics.resampling import interval_text
+
+percent = partial(interval_text, digits=1, scale=100)
 
 COLUMNS = {
     "image_auroc": "image AUROC",
@@ -57,9 +62,9 @@ def markdown(suite: Mapping[str, Any]) -> str:
     ]
     lines += ["", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for category, row in suite["categories"].items():
-        cells = [category, *(_cell(row[name]) for name in shown), *_time_cells(suite["times"][category])]
+        cells = [category, *(percent(row[name]) for name in shown), *_time_cells(suite["times"][category])]
         lines.append(f"| {' | '.join(cells)} |")
-    lines.append(f"| {' | '.join(['mean', *(_cell(suite['mean'][name]) for name in shown), *('' for _ in TIMES)])} |")
+    lines.append(f"| {' | '.join(['mean', *(percent(suite['mean'][name]) for name in shown), *('' for _ in TIMES)])} |")
     return "\n".join([*lines, "", _NOTES, "", made_with(suite)]) + "\n"
 
 
@@ -69,9 +74,9 @@ def latex(suite: Mapping[str, Any]) -> str:
     head = ["category", *(COLUMNS[name].replace("<=", r"$\leq$") for name in shown), *TIMES.values()]
     rows = []
     for category, row in suite["categories"].items():
-        cells = [_cell(row[name], "{\\scriptsize ", "}") for name in shown]
+        cells = [percent(row[name], brackets=("{\\scriptsize [", "]}")) for name in shown]
         rows.append(" & ".join([_escaped(category), *cells, *_time_cells(suite["times"][category])]) + r" \\")
-    mean = " & ".join(["mean", *(_cell(suite["mean"][name]) for name in shown), *("" for _ in TIMES)]) + r" \\"
+    mean = " & ".join(["mean", *(percent(suite["mean"][name]) for name in shown), *("" for _ in TIMES)]) + r" \\"
     lines = [
         f"% {suite['source']}; licence: {suite['licence']}. {_NOTES} {made_with(suite)}",
         rf"\begin{{tabular}}{{l{'r' * (len(shown) + len(TIMES))}}}",
@@ -127,14 +132,6 @@ def _time_cells(times: Mapping[str, float | None]) -> list[str]:
 
 def _shown(suite: Mapping[str, Any]) -> list[str]:
     return [name for name, mean in suite["mean"].items() if mean is not None]
-
-
-def _cell(value: Mapping[str, Any] | None, before: str = "", after: str = "") -> str:
-    if value is None:
-        return "-"
-    if value.get("lower") is None:
-        return f"{100 * value['estimate']:.1f}"
-    return f"{100 * value['estimate']:.1f} {before}[{100 * value['lower']:.1f}, {100 * value['upper']:.1f}]{after}"
 
 
 def _escaped(text: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from explainvad.evaluation.calibration_figures import CURVES, GREY, REFERENCE, STYLE, WHISKERS, WIDTH, save_figure
+from explainvad.evaluation.metrics.resampling import interval_text
 from explainvad.evaluation.text_probabilities import KINDS
+
+_cell = partial(interval_text, digits=2)
 
 COLUMNS = {  # on the console and in the figure; the other files have all measures
     "agreement_truth": "place",
@@ -167,14 +171,6 @@ def text_figure(results: Mapping[str, Any]) -> Figure:
 
 def _or(value: float | None, other: float) -> float:
     return other if value is None else float(value)
-
-
-def _cell(value: Mapping[str, Any] | None) -> str:
-    if value is None:
-        return "-"
-    if value["lower"] is None:
-        return f"{value['estimate']:.2f}"
-    return f"{value['estimate']:.2f} [{value['lower']:.2f}, {value['upper']:.2f}]"
 
 
 def _code(text: str) -> str:

@@ -12,14 +12,13 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from readme_section import write_section
 
 from explainvad.detection.weights import WeightStore
 from explainvad.errors import WeightsError
 from explainvad.evaluation.datasets.load import LAYOUTS
-from explainvad.evaluation.suite_tables import made_with
+from explainvad.evaluation.suite_tables import made_with, percent
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 # the networks that a profile cannot do without
@@ -46,26 +45,19 @@ def ours(name: str, folder: Path) -> tuple[str, str]:
         whole = json.loads(suite.read_text("utf-8"))
         rows, mean = whole["categories"], whole["mean"]
         n = [sum(row[kind] for row in rows.values()) for kind in ("n_good", "n_defect")]
-        cells = [_percent(mean["image_auroc"]), _percent(mean["aupro_0.30"]), "-"]
+        cells = [percent(mean["image_auroc"]), percent(mean["aupro_0.30"]), "-"]
         return _line(f"{name}, mean of {len(rows)} categories", n, cells), made_with(whole)
     results = json.loads((folder / "metrics.json").read_text("utf-8"))
     rejects = sum(row["REJECT"] for kind, row in results["by_type"].items() if kind != "good")
     good = results["by_type"]["good"]["REJECT"] if "good" in results["by_type"] else 0
     decided = f"{rejects} of {results['n_defect']} and {good} of {results['n_good']} at alpha = {results['alpha']:g}"
-    cells = [_percent(results["image_auroc"]), _percent(results["pixel"]["aupro"]["0.30"]), decided]
+    cells = [percent(results["image_auroc"]), percent(results["pixel"]["aupro"]["0.30"]), decided]
     how = made_with({"made_with": {name: results["made_with"]}})
     return _line(name, [results["n_good"], results["n_defect"]], cells), how
 
 
 def _line(name: str, n: list[int], cells: list[str]) -> str:
     return f"| {name} | {n[0]}, {n[1]} | {' | '.join(cells)} |"
-
-
-def _percent(value: dict[str, Any] | None) -> str:
-    if value is None:
-        return "-"
-    interval = "" if value.get("lower") is None else f" [{100 * value['lower']:.1f}, {100 * value['upper']:.1f}]"
-    return f"{100 * value['estimate']:.1f}{interval}"
 
 
 def lacking() -> list[str]:

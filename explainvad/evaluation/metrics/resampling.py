@@ -8,6 +8,7 @@ no width, which must not be read as certainty.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,23 @@ class Measured:
     def plain(self) -> dict[str, Any]:
         """Without the resampled values, for JSON."""
         return {name: getattr(self, name) for name in ("estimate", "lower", "upper", "confidence", "binning_error")}
+
+
+def interval_text(
+    value: Mapping[str, Any] | None,
+    digits: int,
+    absent: str = "-",
+    scale: float = 1,
+    brackets: tuple[str, str] = ("[", "]"),
+) -> str:
+    """A metric as :meth:`Measured.plain` keeps it, for a table: the estimate, and its interval where there is one."""
+    if value is None:
+        return absent
+    lower, upper = value.get("lower"), value.get("upper")
+    text = f"{scale * value['estimate']:.{digits}f}"
+    if lower is None or upper is None:
+        return text
+    return f"{text} {brackets[0]}{scale * lower:.{digits}f}, {scale * upper:.{digits}f}{brackets[1]}"
 
 
 @dataclass(frozen=True, slots=True)
