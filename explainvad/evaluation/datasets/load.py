@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from explainvad.errors import LotError
 from explainvad.evaluation.datasets import class_folders, listed, sources
 from explainvad.evaluation.datasets.checks import content_problems, mask_problems, missing_masks
-from explainvad.evaluation.datasets.items import LabelledDataset, LabelledItem, Source
+from explainvad.evaluation.datasets.items import LabelledDataset, LabelledItem, Saturation, Source
 from explainvad.evaluation.datasets.listing import folders
 
 _LAYOUTS = """\
@@ -32,19 +33,22 @@ class Layout:
     """How a data set lies on the disk.
 
     ``fits`` says whether a folder is one category, or the whole where a list tells the ``categories``; ``read`` lists
-    the items of a category (of the whole with a list).
+    the items of a category (of the whole with a list). ``single``: there are no categories, and the folder's name is
+    none. ``saturations`` reads from which overlap on defects count as found, by the grey value of their masks.
     """
 
     source: Source
     fits: Callable[[Path], bool]
     read: Callable[[Path, str | None, list[str]], list[LabelledItem]]
     categories: Callable[[Path], list[str]] | None = None
+    single: bool = False
+    saturations: Callable[[Path], dict[int, Saturation]] = lambda _root: {}
 
 
 def _foldered(
-    source: Source, fits: Callable[[Path], bool], read: Callable[[Path, list[str]], list[LabelledItem]]
+    source: Source, fits: Callable[[Path], bool], read: Callable[[Path, list[str]], list[LabelledItem]], **special: Any
 ) -> Layout:
-    return Layout(source, fits, lambda root, _category, problems: read(root, problems))
+    return Layout(source, fits, lambda root, _category, problems: read(root, problems), **special)
 
 
 # By the name that a user calls it; the first one that fits is taken, so that special ones come before general ones
@@ -57,9 +61,14 @@ LAYOUTS: dict[str, Layout] = {
         listed.read_real_iad,
         lambda p: sorted(listed.real_iad_lists(p)),
     ),
-    "kolektorsdd2": _foldered(sources.KOLEKTOR, listed.fits_kolektor, listed.read_kolektor),
+    "kolektorsdd2": _foldered(sources.KOLEKTOR, listed.fits_kolektor, listed.read_kolektor, single=True),
     "mvtec-ad-2": _foldered(sources.MVTEC_AD_2, class_folders.MVTEC_AD_2.fits, class_folders.MVTEC_AD_2.read),
-    "mvtec-loco": _foldered(sources.MVTEC_LOCO, class_folders.fits_loco, class_folders.read_loco),
+    "mvtec-loco": _foldered(
+        sources.MVTEC_LOCO,
+        class_folders.fits_loco,
+        class_folders.read_loco,
+        saturations=class_folders.read_saturations,
+    ),
     "bmad": _foldered(sources.BMAD, class_folders.fits_bmad, class_folders.read_bmad),
     "btad": _foldered(sources.BTAD, class_folders.BTAD.fits, class_folders.BTAD.read),
     "mvtec-ad": _foldered(sources.MVTEC_AD, lambda p: (p / "test").is_dir(), class_folders.MVTEC_AD.read),
@@ -92,7 +101,7 @@ def find_dataset(root: Path, kind: str | None = None) -> Found:
         if layout.fits(root):
             listed_names = layout.categories(root) if layout.categories else []
             places: dict[str | None, Path] = dict.fromkeys(listed_names, root)
-            alone = not layout.categories and layout.source.page and name != "kolektorsdd2"
+            alone = not layout.categories and layout.source.page and not layout.single
             return Found(name, _source(name, root), places or {root.resolve().name if alone else None: root})
     for name in names:
         below: dict[str | None, Path] = {folder.name: folder for folder in folders(root) if LAYOUTS[name].fits(folder)}
@@ -129,7 +138,7 @@ def load_dataset(root: Path, category: str | None = None, kind: str | None = Non
     problems += missing_masks(items, found.source, paired=layout.categories is None)
     if layout.categories is not None:
         problems += _classes_missing(place, items)
-    saturations = class_folders.read_saturations(place) if found.layout == "mvtec-loco" else {}
+    saturations = layout.saturations(place)
     problems += mask_problems(items, saturations)
     same, sha256 = content_problems(items, flat=not any(item.split == "train" for item in items))
     problems += same
