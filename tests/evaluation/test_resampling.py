@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -9,7 +12,7 @@ from test_pixel_metrics import best_f1, sorted_aupro, synthetic
 
 from explainvad.evaluation.metrics.cost import measured_cost
 from explainvad.evaluation.metrics.pixels import PixelMetrics
-from explainvad.evaluation.metrics.resampling import Measured, Resampling
+from explainvad.evaluation.metrics.resampling import Measured, Resampling, interval_text
 
 
 def test_each_class_keeps_its_size_and_images_are_drawn_with_replacement() -> None:
@@ -99,3 +102,18 @@ def test_cost_is_the_mean_over_images_with_its_interval() -> None:
     assert 0.1 <= cost.mean.lower < 0.4 < cost.mean.upper <= 1.0
     assert cost.peak_mib > 10 and cost.gpu_peak_mib is None
     assert measured_cost([1.0], Resampling(0), 3 * 2**20).gpu_peak_mib == 3
+
+
+def test_memory_is_that_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    ballast = np.ones(100_000_000)  # 763 MiB, written to
+    code = "from explainvad.evaluation.metrics.cost import peak_mib; print(peak_mib())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ballast[-1] == 1 and 10 < float(said.stdout) < 500
+
+
+def test_a_metric_as_tables_show_it() -> None:
+    value = {"estimate": 0.875, "lower": 0.5, "upper": 1.0}
+    assert interval_text(value, 2) == "0.88 [0.50, 1.00]"
+    assert interval_text({"estimate": 0.875, "n_categories": 2}, 1, scale=100) == "87.5"
+    assert interval_text(value | {"lower": None, "upper": None}, 3) == "0.875"
+    assert (interval_text(None, 2), interval_text(None, 2, "not defined")) == ("-", "not defined")
