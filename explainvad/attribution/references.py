@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from explainvad.encoding import encoded
 from explainvad.types import InspectionImage, ReferenceMatch
 
 THUMBNAIL = 24  # px a side
@@ -72,9 +73,7 @@ class ReferenceGallery:
             thumbnails.append(thumbnail(image.pixels))
             picture = Image.fromarray(image.pixels)
             picture.thumbnail((LONG_SIDE, LONG_SIDE), Image.Resampling.LANCZOS)
-            stream = io.BytesIO()
-            picture.save(stream, "JPEG", quality=QUALITY)
-            pictures[f"ref-{number:03d}"] = stream.getvalue()
+            pictures[f"ref-{number:03d}"] = encoded(picture, "JPEG", quality=QUALITY)
         return cls(np.stack(thumbnails), pictures, chosen.tolist())
 
     def without(self, images: Sequence[int]) -> ReferenceGallery:

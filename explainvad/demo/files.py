@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from explainvad.encoding import encoded
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -19,13 +20,9 @@ def write(path: Path, content: bytes) -> Path:
 
 def jpeg(picture: NDArray[np.uint8]) -> bytes:
     """Encode uint8 (H, W, 3) as JPEG, near to lossless."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=95, subsampling=0)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(picture), "JPEG", quality=95, subsampling=0)
 
 
 def png(mask: NDArray[np.bool_]) -> bytes:
     """Encode a mask bool (H, W) as PNG, white where True."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return encoded(Image.fromarray(mask.astype(np.uint8) * np.uint8(255)), "PNG", optimize=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 
+from explainvad.attribution.references import brought_to, decoded
 from explainvad.evaluation.faithfulness import paste
 from explainvad.explanation.alignment import AlignedReference
 from explainvad.explanation.facts import frame_of
@@ -109,5 +108,4 @@ def _normal(
         normal = np.zeros_like(image.pixels)
         normal[window] = laid
         return normal
-    with Image.open(io.BytesIO(reference)) as picture:
-        return np.asarray(picture.convert("RGB").resize((image.width, image.height), Image.Resampling.LANCZOS))
+    return brought_to(decoded(reference), image.width, image.height)

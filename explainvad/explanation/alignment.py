@@ -74,7 +74,8 @@ def align(
     turned. ``anomalous``, bool (H, W), is left out, of the fit of the exposure too. They register where no more than
     LARGEST_SHIFT, LARGEST_TURN and LARGEST_SCALE part them and edges then agree by MIN_AGREEMENT at least.
     """
-    picture = Image.open(io.BytesIO(reference)).convert("RGB")
+    with Image.open(io.BytesIO(reference), formats=["JPEG"]) as stored:
+        picture = stored.convert("RGB")
     shrink = min(1.0, LONGEST_SIDE / max(image.width, image.height))
     size = max(8, round(shrink * image.width)), max(8, round(shrink * image.height))
     colours = [np.asarray(p.resize(size, Image.Resampling.BOX), dtype=np.float64) for p in _both(image, picture)]

@@ -24,6 +24,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from explainvad.config import validated
+from explainvad.encoding import encoded
 from explainvad.errors import ExplainVADError, RenderError, UsageError
 
 THEME, ACCENT = "theme.toml", "#14506b"
@@ -164,9 +165,7 @@ def _logo(data: bytes, path: Path) -> bytes:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"{path}: expected a PNG or JPEG logo, got: {error}") from error
     on_white = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    buffer = io.BytesIO()
-    on_white.save(buffer, "PNG")
-    return buffer.getvalue()
+    return encoded(on_white, "PNG")
 
 
 def _contrast_to_white(colour: str) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from explainvad.encoding import encoded
 from explainvad.types import XYXY, Alignment, CalibrationFacts, Region
 
 COLOUR_MAP = "plasma"  # perceptually uniform, and visible on grey metal at its low end
@@ -159,9 +160,7 @@ def crop_pair(
 
 def jpeg(picture: Image.Image, subsampling: int = 2) -> bytes:
     """Encode for the report. ``subsampling`` 0 keeps each pixel's colour, which a heat map needs."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=subsampling)
-    return buffer.getvalue()
+    return encoded(picture, "JPEG", quality=_JPEG_QUALITY, subsampling=subsampling)
 
 
 def _stroke(picture: Image.Image, mask: Image.Image, inner: int, outer: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from explainvad.encoding import encoded
 from explainvad.report.assets import read_artifact
 from explainvad.report.figures import HeatScale
 from explainvad.types import ImageRecord, LotReport
@@ -40,10 +41,8 @@ def _stored_map(report: LotReport, record: ImageRecord) -> bytes:
 def _tiff(report: LotReport, record: ImageRecord) -> bytes:
     with Image.open(io.BytesIO(_stored_map(report, record)), formats=["PNG"]) as stored:
         values = np.asarray(stored, dtype=np.uint16)
-    file = io.BytesIO()
     tags = {_IMAGE_DESCRIPTION: _description(report, record), _PREDICTOR: _HORIZONTAL_DIFFERENCES}
-    Image.fromarray(values).save(file, "TIFF", compression="tiff_adobe_deflate", tiffinfo=tags)
-    return file.getvalue()
+    return encoded(Image.fromarray(values), "TIFF", compression="tiff_adobe_deflate", tiffinfo=tags)
 
 
 def _description(report: LotReport, record: ImageRecord) -> str:

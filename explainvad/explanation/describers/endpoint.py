@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from explainvad.config import DescriberConfig
+from explainvad.encoding import encoded
 from explainvad.errors import ConfigError
 from explainvad.explanation.describers.asking import InvalidAnswerError, NoAnswerError, Question, Reply, one_line
 from explainvad.explanation.describers.chat_server import ChatServer
@@ -83,9 +83,8 @@ class Endpoint:
 
 
 def _data_url(picture: Image.Image) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=QUALITY, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    content = encoded(picture, "JPEG", quality=QUALITY, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 
 def _key(config: DescriberConfig) -> str | None:
