@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from explainvad.errors import NotExplainableError
 
-BLOCK = 1 << 18  # weights computed at a time, of one head: 1 MB
+BLOCK = 1 << 18  # weights computed at a time, of one head: 1 MB, which a core's cache holds
+SHARED = 8  # times as many where several threads share a block: smaller products do not occupy them
 
 
 class Watcher(Protocol):
@@ -216,7 +217,8 @@ class _Attention(torch.autograd.Function):
         sums = (gradient * out).sum(2, keepdim=True)
         further = any(ctx.needs_input_grad[:3])  # the first layer has nothing before it
         by_query, by_key, by_value = (torch.zeros_like(part) for part in (query, key, value))
-        size = max(1, BLOCK // count)
+        block = BLOCK if torch.get_num_threads() == 1 else SHARED * BLOCK
+        size = max(1, block // count)
         room = torch.empty(2, min(size, len(tokens)), count, dtype=key.dtype, device=key.device)
         for head, (q, k, v, g) in enumerate(zip(query, key, value, gradient, strict=True)):
             for start in range(0, len(tokens), size):
