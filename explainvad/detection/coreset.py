@@ -21,7 +21,7 @@ from explainvad.detection.lower_bound import DIMENSION, SLACK, LowerBound
 BLOCK = 1024  # candidates
 BURST = 32  # picks at most before looking whether they were still the farthest: a wait for the device
 CHUNK_ELEMENTS = 1 << 19  # of the distances held at a time: 2 MiB, to stay in the cache
-WIDE_ELEMENTS = 1 << 22  # of the rows widened to float32 at a time
+WIDE_ELEMENTS = 1 << 20  # of the rows widened to float32 at a time: 4 MiB
 LONG = 4 * DIMENSION  # dimensions from which the bound is worth its while
 GATHERED = 64  # products in one matrix product that cost as much as a single one by itself
 

@@ -17,7 +17,7 @@ DIMENSION = 64  # of the basis, unless told otherwise; multiples of 16 suit the 
 SLACK = 1e-5  # of the squared norm: what rounding may add to a bound
 SAMPLE = 4096  # rows that the basis is fitted to
 ITERATIONS = 3  # of the subspace; any orthonormal basis gives a valid bound, a good one a tight bound
-AT_ONCE = 8192  # rows
+AT_ONCE = 1024  # rows, which are widened, about 6 MiB
 
 
 class LowerBound:
@@ -46,7 +46,7 @@ class LowerBound:
         """Rows (N, d) in short: float32 (N, r + 1), V^T (x - mean) and ||r_x||."""
         short = rows.new_empty((len(rows), self.basis.shape[1] + 1), dtype=torch.float32)
         for part, out in zip(rows.split(AT_ONCE), short.split(AT_ONCE), strict=True):
-            x = part.float() - self.mean
+            x = part.to(torch.float32, copy=True).sub_(self.mean)
             with fast_products():
                 out[:, :-1] = x @ self.basis
             out[:, -1] = (

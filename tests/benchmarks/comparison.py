@@ -1,7 +1,8 @@
 """Writes what the benchmarks against peers measured into the README: ``make bench-peers``.
 
-Each benchmark leaves its rows below build/bench (``peer.keep_rows``); this script runs none of them. It says which
-machine and versions the figures come from, and which benchmark has not been run there.
+Each benchmark leaves its rows below build/bench (``peer.keep_rows``); this script runs none of them. What it finds
+there replaces what ``comparison.json`` has of the same benchmark, with the day, the machine and the versions: one
+machine multiplies bfloat16, another does not, and a table of one of them alone would lack the other's rows.
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import torch
 from peer import PEER, RESULTS, ROOT
 from readme_section import write_section
+
+from explainvad.detection.frozen import bf16_forward_pays
 
 # in the order of the table
 BENCHMARKS = (
@@ -23,9 +29,11 @@ BENCHMARKS = (
     "coreset_stream",
     "patchcore",
     "winclip",
+    "winclip_bf16",
     "padim_efficientad",
     "reconstruction_parity",
     "profiles_standard",
+    "profiles_standard_bf16",
     "profiles_edge",
     "profiles_memory",
     "patch_index",
@@ -33,28 +41,44 @@ BENCHMARKS = (
 )
 COLUMNS = {"work": "work", "ours": "explainvad", "peer": "anomalib", "shown": "what it shows"}
 OURS = ("torch", "timm", "open_clip_torch", "faiss-cpu")
+KEPT = Path(__file__).with_suffix(".json")
 
 
 def main() -> None:
-    """Collect the rows and write the section."""
-    lines = [" | ".join(["", *COLUMNS.values(), ""]).strip(), "|---" * len(COLUMNS) + "|"]
-    missing = [name for name in BENCHMARKS if not (RESULTS / f"{name}.json").exists()]
+    """Take in new rows, and write the section."""
+    kept = json.loads(KEPT.read_text("utf-8"))
     for name in BENCHMARKS:
-        if name in missing:
-            continue
         path = RESULTS / f"{name}.json"
-        rows = json.loads(path.read_text("utf-8"))
-        lines += ["| " + " | ".join(row[column] for column in COLUMNS) + " |" for row in rows]
-    write_section(ROOT / "README.md", "comparison table", "\n".join([*lines, "", _machine(), *_not_run(missing)]))
+        if path.exists():
+            day = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            kept[name] = {"measured": f"{day:%Y-%m-%d} {machine()}", "rows": json.loads(path.read_text("utf-8"))}
+            path.unlink()
+    KEPT.write_text(json.dumps({name: kept[name] for name in BENCHMARKS if name in kept}, indent=1) + "\n", "utf-8")
+    write_section(ROOT / "README.md", "comparison table", "\n".join(section(kept)))
 
 
-def _not_run(names: Sequence[str]) -> list[str]:
-    """A figure that is not there must not look like one that nobody wanted."""
-    return [f"Not measured there yet: {', '.join(names)} (in `tests/benchmarks/`)."] if names else []
+def section(kept: Mapping[str, Any]) -> Iterator[str]:
+    """The lines of the table and what lies below it."""
+    runs = list(dict.fromkeys(kept[name]["measured"] for name in BENCHMARKS if name in kept))
+    yield " | ".join(["", *COLUMNS.values(), "run", ""]).strip()
+    yield "|---" * (len(COLUMNS) + 1) + "|"
+    for name in BENCHMARKS:
+        for row in kept[name]["rows"] if name in kept else ():
+            cells = [*(row[column] for column in COLUMNS), str(1 + runs.index(kept[name]["measured"]))]
+            yield "| " + " | ".join(cells) + " |"
+    yield ""
+    yield "Runs, each with the same random weights and images on both sides, times as medians of turns:"
+    yield ""
+    yield from (f"{number}. {measured}" for number, measured in enumerate(runs, 1))
+    # A figure that is not there must not look like one that nobody wanted
+    if missing := [name for name in BENCHMARKS if name not in kept]:
+        yield ""
+        yield f"Not measured yet: {', '.join(missing)} (in `tests/benchmarks/`)."
 
 
-def _machine() -> str:
-    """One sentence: when, where and with which versions."""
+@cache
+def machine() -> str:
+    """Where, and with which versions."""
     peer = subprocess.run(
         [PEER, "-c", "from importlib.metadata import version as v; print(v('anomalib'), v('torch'))"],
         check=True,
@@ -62,11 +86,10 @@ def _machine() -> str:
         text=True,
     ).stdout.split()
     ours = ", ".join(f"{name} {version(name)}" for name in OURS)
-    amx = "with" if torch.cpu._is_amx_tile_supported() else "without"
+    bf16 = "with" if bf16_forward_pays("cpu") else "without"
     return (
-        f"Measured {datetime.now(UTC):%Y-%m-%d} on {torch.get_num_threads()} cores {amx} AMX ({platform.machine()}), "
-        f"Python {platform.python_version()}, {ours}; the peer is anomalib {peer[0]} on torch {peer[1]}. Both sides "
-        "had the same random weights and the same images; times are medians of runs taken in turns."
+        f"on {torch.get_num_threads()} cores {bf16} bfloat16 ({platform.machine()}), Python "
+        f"{platform.python_version()}, {ours}; anomalib {peer[0]} on torch {peer[1]}."
     )
 
 

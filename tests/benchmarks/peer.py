@@ -1,8 +1,7 @@
 """Asks a peer package, in an environment of its own, for the same work on the same numbers.
 
 A peer script is run by the peer's Python as ``script inputs.npz outputs.npz``; it may not import explainvad. Results
-of a benchmark are rows of a table, kept as JSON below ``build/bench`` until ``comparison.py`` writes them into the
-README.
+of a benchmark are rows of a table, kept as JSON below ``build/bench`` until ``comparison.py`` takes them in.
 """
 
 from __future__ import annotations
