@@ -13,8 +13,8 @@ from typer.main import get_command
 from explainvad.cli import app
 from explainvad.record import events
 from explainvad.record.storage import ARTIFACT_FOLDERS
-from explainvad.report.exports import SCHEMA_FILE
 from explainvad.report.render import FILES
+from explainvad.report.schema import SCHEMA_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "compliance.md").read_text("utf-8")

@@ -68,7 +68,7 @@ def test_the_wheel_holds_the_package_its_templates_and_its_licence(wheel: Path) 
 def test_it_is_used_where_it_was_installed(environment: Path) -> None:
     code = (
         "import explainvad, importlib.metadata as m\nfrom explainvad.report.assets import templates_folder\n"
-        "from explainvad.report.exports import SCHEMA_FILE\n"
+        "from explainvad.report.schema import SCHEMA_FILE\n"
         "print(explainvad.__file__, templates_folder(), SCHEMA_FILE, m.version('explainvad'), sep='\\n')"
     )
     done = run(environment, "python", "-c", code)

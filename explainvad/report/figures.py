@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,23 @@ def photograph(data: bytes) -> Image.Image:
 
 def map_levels(data: bytes) -> NDArray[np.float32]:
     """Decode a map of the run folder, a 16-bit grey PNG, to float32 (H, W) in [0, 1]."""
+    return _levels(_grey(data))
+
+
+def _grey(data: bytes) -> NDArray[np.uint16]:
     with Image.open(io.BytesIO(data), formats=["PNG"]) as stored:
-        return np.asarray(stored, dtype=np.float32) / np.float32(65535)
+        return np.asarray(stored, dtype=np.uint16)
+
+
+def _levels(grey: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return grey.astype(np.float32) / np.float32(65535)
+
+
+@lru_cache(maxsize=64)
+def _reaching(threshold: float, top: float) -> int:
+    """The lowest grey that reaches a threshold of a map; beyond the greys where none does."""
+    reach = _levels(np.arange(1 << 16, dtype=np.uint16)) * top >= threshold
+    return int(reach.argmax()) if reach.any() else 1 << 16
 
 
 def fitted(picture: Image.Image, long_side: int = PICTURE_PX) -> Image.Image:
@@ -100,16 +115,20 @@ def heat_overlay(shown: Image.Image, heat_map: bytes, scale: HeatScale) -> tuple
     ``heat_map`` is a 16-bit grey PNG with value = map / top * 65535. Returns a JPEG, and whether any
     pixel reaches the pixel threshold (outlined in white).
     """
-    values = map_levels(heat_map)
+    grey = _grey(heat_map)
+    visible_from, outlined_from = _reaching(scale.cluster, scale.top), _reaching(scale.pixel, scale.top)
     overlay = shown.copy()
-    box = _box_of(values * scale.top >= scale.cluster, shown.size)
+    box = _box_of(grey >= visible_from, shown.size)
     if box is not None:
         # Only the surroundings of what is visible are drawn: most of a map is not.
-        sx, sy = values.shape[1] / shown.width, values.shape[0] / shown.height
-        part = Image.fromarray(values).resize(
+        sx, sy = grey.shape[1] / shown.width, grey.shape[0] / shown.height
+        reach = 2 + math.ceil(max(sx, sy))  # of the interpolation
+        x, y = max(0, math.floor(box[0] * sx) - reach), max(0, math.floor(box[1] * sy) - reach)
+        around = grey[y : math.ceil(box[3] * sy) + reach, x : math.ceil(box[2] * sx) + reach]
+        part = Image.fromarray(_levels(around)).resize(
             (box[2] - box[0], box[3] - box[1]),
             Image.Resampling.BILINEAR,
-            box=(box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy),
+            box=(box[0] * sx - x, box[1] * sy - y, box[2] * sx - x, box[3] * sy - y),
         )
         level = np.asarray(part)
         visible = level * scale.top >= scale.cluster
@@ -120,7 +139,7 @@ def heat_overlay(shown: Image.Image, heat_map: bytes, scale: HeatScale) -> tuple
         coloured = Image.fromarray(pixels)
         _stroke(coloured, Image.fromarray(level * scale.top >= scale.pixel), inner=0, outer=2)
         overlay.paste(coloured, box[:2])
-    return jpeg(overlay, subsampling=0), bool((values * scale.top >= scale.pixel).any())
+    return jpeg(overlay, subsampling=0), bool(grey.max() >= outlined_from)
 
 
 def _box_of(mask: NDArray[np.bool_], size: tuple[int, int]) -> tuple[int, int, int, int] | None:

@@ -16,6 +16,7 @@ from explainvad.types import Decision, LotReport
 _LEFT, _RIGHT, _TOP, _BOTTOM = 150.0, 438.0, 20.0, 150.0
 _NUMBERED = 40  # with more flagged images than that, most numbers would find no room
 _SMALL = (Decision.NOT_FLAGGED, Decision.ACCEPT)  # the many; all marks of a kind make one path
+_STEPS = 80  # of the colour bar
 _REACH_SMALL, _REACH = 2.4, 4.6  # of a mark from its centre
 
 
@@ -159,10 +160,15 @@ def _histogram(scores: Sequence[float], y: _ScoreAxis, widest: float = 88.0) -> 
 def colour_bar(environment: Environment, scale: HeatScale) -> bytes:
     """Draw the fixed scale of all heat maps, with the cluster and the pixel threshold marked."""
     width = 240.0
+    cluster = round(scale.cluster / scale.top * width, 2)
+    # Each step reaches to the end, under those that follow, so that no seam shows. A gradient would be placed on its
+    # page, and drawn anew on each; steps of a millimetre look the same.
+    starts = [(k * width / _STEPS, colour) for k, colour in enumerate(colour_stops(_STEPS))]
+    steps = [(round(max(x, cluster), 2), colour) for x, colour in starts if x + width / _STEPS > cluster]
     svg = environment.get_template("colour_bar.svg").render(
-        stops=list(enumerate(colour_stops(21))),
+        steps=steps,
         width=width,
-        cluster=round(scale.cluster / scale.top * width, 2),
+        cluster=cluster,
         pixel=round(scale.pixel / scale.top * width, 2),
         cluster_text=number(scale.cluster),
         pixel_text=number(scale.pixel),

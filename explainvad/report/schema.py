@@ -16,6 +16,8 @@ from pydantic import JsonValue, TypeAdapter, create_model
 
 from explainvad.types import LotReport, Provenance
 
+SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
+
 
 def report_schema() -> dict[str, Any]:
     """Return the JSON schema (draft 2020-12) of report.json: every key required, no other key allowed."""
@@ -29,8 +31,8 @@ def report_schema() -> dict[str, Any]:
 
 
 def report_of(data: bytes, run_dir: Path) -> LotReport:
-    """Read a report.json back. Raises ValueError when it is none."""
-    document = _document().model_validate_json(data)
+    """Read a report.json back. Raises pydantic's ValidationError, a ValueError, when it breaks the schema."""
+    document = _document().model_validate_json(data, strict=True)
     return LotReport(**vars(document) | {"provenance": Provenance(**vars(document.provenance)), "run_dir": run_dir})
 
 

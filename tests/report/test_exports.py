@@ -14,8 +14,8 @@ import rfc8785
 from fabricated_lot import HOSTILE, quiet_lot
 
 from explainvad.errors import RenderError
-from explainvad.report.exports import SCHEMA_FILE, plain, report_json, results_csv
-from explainvad.report.schema import report_of, report_schema
+from explainvad.report.exports import plain, report_json, results_csv
+from explainvad.report.schema import SCHEMA_FILE, report_of, report_schema
 from explainvad.types import Decision, LotReport
 
 

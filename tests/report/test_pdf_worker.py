@@ -9,12 +9,16 @@ import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pikepdf
 import pydyf
 import pytest
+from pypdfium2 import PdfDocument
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from explainvad.report import render_process
 from explainvad.report.pdf_tags import _compress
+from explainvad.report.quick_styles import tells_kin_alike
 
 # WeasyPrint is for render processes only, so the renderer is driven from one.
 DRIVER = """
@@ -42,7 +46,7 @@ DOT = '<svg xmlns="http://www.w3.org/2000/svg" width="800" height="800"/>'
 def write(target: Path, html: str, single_pages: tuple[str, ...] = (), quick: bool = True) -> dict[str, object]:
     job = {
         "html": html,
-        "assets": {"dot.svg": DOT},
+        "assets": {"dot.svg": DOT, "graphic.svg": GRAPHIC, "shaded.svg": SHADED},
         "single_pages": single_pages,
         "quick": quick,
         "target": str(target),
@@ -101,6 +105,74 @@ def test_quick_engine_draws_what_weasyprint_draws(tmp_path: Path) -> None:
     with pikepdf.open(tmp_path / "True.pdf") as quick, pikepdf.open(tmp_path / "False.pdf") as plain:
         for ours, theirs in zip(quick.pages, plain.pages, strict=True):
             assert ours.Contents.read_bytes() == theirs.Contents.read_bytes()
+
+
+RULED = """<style>
+    @page { size: 90mm 60mm; margin: 8mm; @top-left { content: "run"; border-bottom: .5pt solid #00f } }
+    @page wide { margin: 12mm; @top-left { content: none } }
+    section + section { break-before: page } section:nth-child(3) { page: wide } section > p { margin: 1mm }
+    p + p { color: #060 } p:first-child { font-weight: bold } p:last-child { text-decoration: underline }
+    p:first-of-type::before { content: "> " } .odd + p { font-style: italic } [title] { letter-spacing: 1pt }
+    .left { border-left: 3pt solid #b00; padding-left: 2mm } .right { border-right: 2pt solid #0a0 }
+    .top { border-top: 1pt solid rgba(0, 0, 200, .5) } .under { border-bottom: 1.5pt solid; color: #909 }
+    .dots { border-bottom: 2pt dotted #333 } .round { border-top: 4pt solid #a50; border-radius: 3mm }
+    .tinted { background: #ffc } .hidden { visibility: hidden; border-bottom: 9pt solid } .far { float: right }
+    h2 { font-size: 6pt; margin: 0; bookmark-label: attr(data-bookmark) } h2::after { content: attr(data-page) }
+    img { height: 7mm } img.small { height: 4mm } TAIL</style>"""
+GRAPHIC = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20" width="80" height="40" font-size="9"
+    fill="#3c4750"><rect width="40" height="9" fill="#d0d"/><path d="M2 2v11" stroke="#1a2026"/>
+    <text x="2" y="18">a b</text></svg>"""
+SHADED = GRAPHIC.replace("<rect", '<linearGradient id="g"><stop offset="0" stop-color="#f00"/><stop offset="1"'
+    ' stop-color="#00f"/></linearGradient><rect').replace("#d0d", "url(#g)")  # fmt: skip
+
+
+@pytest.mark.parametrize("tail", ["", "p ~ p { margin-left: 4mm }", "p:nth-of-type(even) { color: red }"])
+def test_quick_engine_looks_like_weasyprint_where_it_draws_in_fewer_steps(tmp_path: Path, tail: str) -> None:
+    names = ["odd left", "right", "odd top", "under", "dots", "round", "tinted under", "hidden", "far under"]
+    words = "".join(f'<p class="{name}">{name} {{k}}</p>' for name in names)
+    pictures = "".join(
+        f'<img alt="x" class="{c}" src="asset:{n}.svg">' for n in ("graphic", "shaded") for c in ("", "small")
+    )
+    head = '<h2 data-bookmark="B {k}" data-page="{k}">page </h2>'
+    section = (
+        f'<section id="s{{k}}">{head}<p title="{{k}}">a<p>b<div>{words}</div><div>{pictures}<p>c<p>d</div></section>'
+    )
+    body = "".join(section.replace("{k}", str(k)) for k in range(14))
+    html = f'<html lang="en"><head><title>t</title>{RULED.replace("TAIL", tail)}</head><body>{body}</body></html>'
+    answers = [write(tmp_path / f"{quick}.pdf", html, quick=quick) for quick in (True, False)]
+    assert answers[0] == answers[1]
+    with PdfDocument(tmp_path / "True.pdf") as quick, PdfDocument(tmp_path / "False.pdf") as plain:
+        assert len(quick) == len(plain) >= 14
+        for ours, theirs in zip(quick, plain, strict=True):
+            drawn, expected = (
+                np.asarray(page.render(scale=3).to_pil().convert("RGB"), float) for page in (ours, theirs)
+            )
+            assert drawn.std() > 5, "an empty page says nothing"
+            # A line that is filled may take a pixel more than one that is cut out
+            for one, other in ((drawn, expected), (expected, drawn)):
+                assert (one > minimum_filter(other, (3, 3, 1)) - 60).all()
+                assert (one < maximum_filter(other, (3, 3, 1)) + 60).all()
+
+
+@pytest.mark.parametrize(
+    ("rules", "alike"),
+    [
+        ("p { color: #123456 } .a > b + c[title], td:nth-child(9)::after { content: '~' }", True),
+        ("@page { margin: 1cm; @top-left { content: counter(page) } } /* p ~ q */ p:not([lang]) { top: 0 }", True),
+        ("p ~ q { top: 0 }", False),
+        ("#name { top: 0 }", False),
+        ("a + b + c { top: 0 }", False),
+        ("a + b, c + d { top: 0 }", True),
+        ("td:nth-child(10) { top: 0 }", False),
+        ("td:nth-child(2n) { top: 0 }", False),
+        ("p:nth-last-child(2) { top: 0 }", False),
+        ("p:has(img) { top: 0 }", False),
+        ("img[src^='asset:a'] { top: 0 }", False),
+        ("@media print { p ~ q { top: 0 } }", False),
+    ],
+)
+def test_elements_are_styled_alike_only_by_rules_that_see_no_more_of_them(rules: str, alike: bool) -> None:
+    assert tells_kin_alike(rules) is alike
 
 
 def test_no_deflated_stream_ends_in_a_carriage_return() -> None:
