@@ -1,9 +1,9 @@
 """Nearest rows of a bank of any size: exact as long as it is small, by short codes and exact re-ranking beyond.
 
 Jégou, Douze & Schmid, "Product Quantization for Nearest Neighbor Search" (TPAMI 2011), as faiss has it (Douze et al.,
-"The Faiss library", 2024): rows are dealt to lists around centroids, and a query looks through the codes of few lists.
-Lists have the same length in any bank, so that the time of a search hardly grows with it. The best candidates
-are then compared in full, so that distances are exact and only neighbours can be missed; how many are is measured.
+"The Faiss library", 2024): rows are dealt to lists around centroids, and a query looks through the codes of few lists, in any bank of
+about as many rows, so that the time of a search hardly grows with it. The best candidates are then compared in full,
+so that distances are exact and only neighbours can be missed; how many are is measured.
 
 Codes have 4 bits for each dimension (André, Kermarrec & Le Scouarnec, "Quicker ADC", TPAMI 2021). Of long rows, the
 stand-ins are coded (``lower_bound``), and choose which of the candidates are compared in full.
@@ -24,12 +24,13 @@ from explainvad.detection.lower_bound import DIMENSION, LowerBound
 
 EXACT_ROWS = 100_000  # up to which a bank is searched exactly
 LEAST_ROWS = 2048  # below which it is in any case
-LIST_ROWS = 1024  # in a list, on average
+LIST_ROWS = 1024  # in a list, on average, up to
+MOST_LISTS = 4096  # beyond which finding the nearest lists would take longer than looking through them
 EACH_TRAINED = 64  # rows a list that its centroid is fitted to
 ROUNDS = 8  # of k-means
 LONG = 4 * DIMENSION  # dimensions from which rows are coded by their stand-ins
-# Lists searched and candidates compared: the first that finds RECALL of the neighbours is taken, else the last
-EFFORTS = ((16, 128), (32, 128), (64, 128), (64, 256), (128, 256))
+# Rows looked through and candidates compared: the first that finds RECALL of the neighbours is taken, else the last
+EFFORTS = ((1 << 14, 128), (1 << 14, 256), (1 << 15, 256), (1 << 16, 256), (1 << 17, 256), (1 << 17, 512))
 RECALL = 0.99
 HELD_OUT = 512  # queries that choose the effort and measure it, half of them each
 TRUST = 0.99  # in stand-ins, which half precision rounds
@@ -80,8 +81,8 @@ class PatchIndex:
         # a row of the bank finds itself first, a held-out one does not
         k, itself = (2, place) if held_out is None else (1, torch.full_like(place, -1))
         least = _nearest_other(*_exhaustive(queries, self.bank, k), itself)
-        for lists, compared in EFFORTS:
-            self._codes.work(lists, compared)
+        for rows, compared in EFFORTS:
+            self._codes.work(rows, compared)
             found = _nearest_other(*self.search(queries, k), itself) <= least * (1 + 1e-5)
             if found[::2].float().mean() >= RECALL:
                 break
@@ -118,7 +119,7 @@ class _Codes:
         """Fit lists and codes to evenly spaced rows, and code all."""
         codes = cls(bank, LowerBound.fit(bank) if bank.shape[1] >= LONG else None)
         n, d = codes.stand_ins.shape
-        lists = max(1, n // LIST_ROWS)
+        lists = min(max(1, n // LIST_ROWS), MOST_LISTS)
         sample = torch.linspace(0, n - 1, min(n, max(lists * EACH_TRAINED, 1 << 14))).long()
         with _faiss() as faiss:
             codes.index = faiss.index_factory(d, f"IVF{lists},PQ{d}x4fs")
@@ -130,9 +131,10 @@ class _Codes:
                 codes.index.add(part.float().numpy())
         return codes
 
-    def work(self, lists: int, compared: int) -> None:
-        """Look through so many lists, and compare so many candidates."""
-        self.index.nprobe, self.compared = min(lists, self.index.nlist), compared
+    def work(self, rows: int, compared: int) -> None:
+        """Look through as many lists as hold about so many rows, and compare so many candidates."""
+        lists = round(rows * self.index.nlist / len(self.bank))
+        self.index.nprobe, self.compared = min(max(1, lists), self.index.nlist), compared
 
     @property
     def text(self) -> str:

@@ -129,13 +129,21 @@ def test_a_bank_above_the_limit_is_quantised_unasked(monkeypatch: pytest.MonkeyP
 
 def test_effort_rises_until_the_recall_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     bank = rows(ROWS, 24, 1)
-    monkeypatch.setattr(patch_index, "EFFORTS", ((1, 1), (30, 200), (31, 400)))
+    monkeypatch.setattr(patch_index, "EFFORTS", ((1, 1), (ROWS, 200), (2 * ROWS, 400)))
     tuned = PatchIndex(bank, quantised=True)
     assert "30 of 30 lists, 200 candidates" in tuned.facts["search"]
     monkeypatch.setattr(patch_index, "RECALL", 0.0)
     least = PatchIndex(bank, quantised=True)
     assert "1 of 30 lists, 1 candidates" in least.facts["search"]
     assert recall(least) < recall(tuned)
+
+
+def test_a_large_bank_has_longer_lists_and_looks_through_as_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_index, "EFFORTS", ((900, 50),))
+    text = PatchIndex(rows(ROWS, 24, 1), quantised=True).facts["search"]
+    monkeypatch.setattr(patch_index, "MOST_LISTS", 10)
+    fewer = PatchIndex(rows(ROWS, 24, 1), quantised=True).facts["search"]
+    assert "9 of 30 lists" in text and "3 of 10 lists" in fewer
 
 
 def recall(index: PatchIndex) -> float:
