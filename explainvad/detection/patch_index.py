@@ -1,9 +1,9 @@
 """Nearest rows of a bank of any size: exact as long as it is small, by short codes and exact re-ranking beyond.
 
 Jégou, Douze & Schmid, "Product Quantization for Nearest Neighbor Search" (TPAMI 2011), as faiss has it (Douze et al.,
-"The Faiss library", 2024): rows are dealt to lists around centroids, and a query looks through the codes of few lists, in any bank of
-about as many rows, so that the time of a search hardly grows with it. The best candidates are then compared in full,
-so that distances are exact and only neighbours can be missed; how many are is measured.
+"The Faiss library", 2024): rows are dealt to lists around centroids, and a query looks through the codes of few lists, in any bank of about
+as many rows, so that the time of a search hardly grows with it. The best candidates are then compared in full, so that
+distances are exact and only neighbours can be missed; how many are is measured.
 
 Codes have 4 bits for each dimension (André, Kermarrec & Le Scouarnec, "Quicker ADC", TPAMI 2021). Of long rows, the
 stand-ins are coded (``lower_bound``), and choose which of the candidates are compared in full.
@@ -197,6 +197,13 @@ def _exhaustive(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _apart(queries: Tensor, bank: Tensor, index: Tensor, wanted: Tensor) -> Tensor:
     """Distances (Q, c) of the rows at ``index`` (Q, c), computed directly; inf where they are not ``wanted``."""
+    distance = torch.full(index.shape, torch.inf)
+    if wanted.all():  # as is common, and no query need be repeated for each of its rows
+        step = max(1, CACHED // (index.shape[1] * bank.shape[1]))
+        for asked, rows, out in zip(queries.split(step), index.split(step), distance.split(step), strict=True):
+            difference = bank.index_select(0, rows.flatten()).view(*rows.shape, -1).float().sub_(asked[:, None])
+            torch.linalg.vector_norm(difference, dim=2, out=out)
+        return distance
     query, place = torch.nonzero(wanted, as_tuple=True)
     row = index[query, place]
     squared = torch.empty(len(row))
@@ -204,7 +211,6 @@ def _apart(queries: Tensor, bank: Tensor, index: Tensor, wanted: Tensor) -> Tens
         squared[part] = (
             bank.index_select(0, row[part]).float().sub_(queries.index_select(0, query[part])).square_().sum(1)
         )
-    distance = torch.full(index.shape, torch.inf)
     distance[query, place] = squared.sqrt_()
     return distance
 
