@@ -4,7 +4,8 @@
 
 The runs are fabricated from twenty drawn images, with a real ledger. CPU seconds are those of the command and
 of all its workers, user and system; memory is that of the largest process. ``--single`` names the sizes that are also
-rendered as one document by one worker, which is what chunks are measured against.
+rendered as one document by one worker and by WeasyPrint as it comes, which is what parts and engine are measured
+against.
 """
 
 from __future__ import annotations
@@ -35,10 +36,14 @@ from explainvad.types import Decision  # noqa: E402
 _DRAWN = 20
 # The command, or the same with all images in one part; then what it took
 _CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 from explainvad.report import pdf_report
 if sys.argv[2] == "single":
+    from explainvad.report import pdf_pool
+    as_it_comes = "from explainvad.report import pdf_engine as e, pdf_worker as w; e.KNOWN_VERSION = None; "
+    main = "import sys; from pathlib import Path; w.main(Path(sys.argv[1]), int(sys.argv[2]))"
+    pdf_pool.command = lambda _, *given: [sys.executable, "-c", as_it_comes + main, *map(str, given)]
     pdf_report.IMAGES_PER_PART = 10**9
     pdf_report.PdfRenderer.__init__.__defaults__ = (60.0, 1, 10**9, pdf_report.Limits(1 << 40, 1 << 40))
 from explainvad.cli import app
