@@ -324,6 +324,28 @@ def failing(at: int, calls: list[int], step: Callable[..., Any]) -> Callable[...
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("signing", [True, False])
+def test_a_torn_line_is_dropped_only_where_a_signing_was_to_write_it(
+    unsigned: Path, people: People, monkeypatch: pytest.MonkeyPatch, signing: bool
+) -> None:
+    if signing:
+        with monkeypatch.context() as patch, pytest.raises(StorageError):
+            patch.setattr(record_run.Run, "_append", failing(1, [], record_run.Run._append))
+            sign_first(unsigned, people)
+    with (unsigned / "ledger.jsonl").open("ab") as ledger_file:
+        ledger_file.write(b'{"body":{"after":"0123')
+    before = tree(unsigned)
+    if signing:
+        sign_first(unsigned, people)
+        assert problems(unsigned) == []
+        assert [line["event"] for line in ledger(unsigned)].count("report_signed") == 1
+    else:
+        with pytest.raises(IntegrityError, match="torn"):
+            sign_first(unsigned, people)
+        assert tree(unsigned) == before
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 def test_a_signing_that_is_cut_short_is_explained_and_finished_by_the_same_command(
     unsigned: Path, people: People, monkeypatch: pytest.MonkeyPatch, at: int

@@ -207,7 +207,8 @@ class Run:
     def complete_signing(self) -> Signing | None:
         """Bring a signing that was cut short to its end: return the signature whose file was put in place.
 
-        A signed file that no line tells of is deleted. Raises StorageError, and IntegrityError for a link in its place.
+        A signed file that no line tells of is deleted, and before it a torn line, which was to tell of it. Raises
+        StorageError, and IntegrityError for a link in its place.
         """
         for name in [name for name in self.rendered if os.path.lexists(self._root / staged_file(name))]:
             last = next((s for s in reversed(self.signings) if s.file == name), None)
@@ -215,6 +216,8 @@ class Run:
                 if last is not None and file_sha256(self._root, staged_file(name)) == last.after:
                     self._put_in_place(name)
                     return last
+                if self._ledger.torn:
+                    self._ledger.mend()
                 (self._root / staged_file(name)).unlink()
         return None
 
