@@ -25,7 +25,7 @@ from explainvad.detection.lower_bound import DIMENSION, LowerBound
 EXACT_ROWS = 100_000  # up to which a bank is searched exactly
 LEAST_ROWS = 2048  # below which it is in any case
 LIST_ROWS = 1024  # in a list, on average, up to
-MOST_LISTS = 4096  # beyond which finding the nearest lists would take longer than looking through them
+MOST_LISTS = 1 << 14  # then they grow, so that finding the nearest ones takes no longer either
 EACH_TRAINED = 64  # rows a list that its centroid is fitted to
 ROUNDS = 8  # of k-means
 LONG = 4 * DIMENSION  # dimensions from which rows are coded by their stand-ins
