@@ -7,7 +7,7 @@ document. Memories are keyed by the identity of a style, which elements that are
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _SIDES = ("top", "right", "bottom", "left")
@@ -52,26 +52,29 @@ def remember_struts() -> Memory:
     """Measure the line height of a style once."""
     from weasyprint.text import line_break
 
-    return _once_for_a_style(line_break.strut)
+    strut, memory = _once_for_a_style(line_break.strut)
+    replace(line_break.strut, strut)
+    return memory
 
 
 def remember_fonts() -> Memory:
     """Describe the font of a style once."""
     from weasyprint.text import fonts
 
-    return _once_for_a_style(fonts.get_font_description)
+    describe, memory = _once_for_a_style(fonts.get_font_description)
+    replace(fonts.get_font_description, describe)
+    return memory
 
 
-def _once_for_a_style(original: Any) -> Memory:
+def _once_for_a_style(find: Callable[[Any], Any]) -> tuple[Callable[[Any], Any], Memory]:
     memory: Memory = {}
 
     def once(style: Any) -> Any:
         if id(style) not in memory:
-            memory[id(style)] = original(style), style
+            memory[id(style)] = find(style), style
         return memory[id(style)][0]
 
-    replace(original, once)
-    return memory
+    return once, memory
 
 
 def keep_lines_set() -> Memory:
@@ -142,7 +145,6 @@ def remember_bare_boxes() -> Memory:
     from weasyprint.draw.color import get_color
     from weasyprint.layout import background
 
-    memory: Memory = {}
     lay_out = background.layout_box_backgrounds
     square = dict.fromkeys(_RADII, (0, 0)) | {"background": None}
 
@@ -155,11 +157,10 @@ def remember_bare_boxes() -> Memory:
             and all((0, "px") in style[name] for name in _RADII)
         )
 
+    known_bare, memory = _once_for_a_style(is_bare)
+
     def layout_box_backgrounds(page: Any, box: Any, get_image: Any, layout_children: bool = True, style: Any = None):  # type: ignore[no-untyped-def]
-        own = box.style
-        if id(own) not in memory:
-            memory[id(own)] = is_bare(own), own
-        if style is not None or box is page or not memory[id(own)][0]:
+        if style is not None or box is page or not known_bare(box.style):
             lay_out(page, box, get_image, layout_children, style)
             return
         for name, value in square.items():  # not by __dict__: a placeholder hands them on to its box

@@ -28,8 +28,9 @@ def tells_kin_alike(rules: str) -> bool:
     That is its ancestors, the element before it, its place up to a ninth child, and whether it is the last.
     """
     selectors = re.sub(r"/\*.*?\*/", "", rules, flags=re.DOTALL)
-    for _ in range(2):  # margin boxes lie within the rule of a page
-        selectors = re.sub(r"\{[^{}]*\}", ",", selectors)
+    selectors = re.sub(r"\{[^{}]*\}", ",", selectors)
+    # Margin boxes lie within the rule of a page; any other rule within a rule keeps its braces, which are refused
+    selectors = re.sub(r"(@page[^{}]*)\{[^{}]*\}", r"\1,", selectors)
     if not {*re.findall(r"@([\w-]*)", selectors)} <= _HOLD_NO_RULES:
         return False
     selectors = re.sub(r"@[^,;]*", "", selectors)

@@ -1,8 +1,8 @@
 """Writes what the benchmarks against peers measured into the README: ``make bench-peers``.
 
 Each benchmark leaves its rows below build/bench (``peer.keep_rows``); this script runs none of them. What it finds
-there replaces what ``comparison.json`` has of the same benchmark, with the day, the machine and the versions: one
-machine multiplies bfloat16, another does not, and a table of one of them alone would lack the other's rows.
+there replaces what ``comparison.json`` has of the same benchmark on the same kind of machine, with day and versions.
+Other kinds stay beside it: one machine multiplies bfloat16, another does not, and what holds on one may not on another.
 """
 
 from __future__ import annotations
@@ -51,20 +51,22 @@ def main() -> None:
         path = RESULTS / f"{name}.json"
         if path.exists():
             day = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-            kept[name] = {"measured": f"{day:%Y-%m-%d} {machine()}", "rows": json.loads(path.read_text("utf-8"))}
-            path.unlink()
+            measured = f"{day:%Y-%m-%d} on {machine()}, {versions()}"
+            kept.setdefault(name, {})[machine()] = {"measured": measured, "rows": json.loads(path.read_text("utf-8"))}
+            path.unlink()  # later it would be taken for what later versions measured
     KEPT.write_text(json.dumps({name: kept[name] for name in BENCHMARKS if name in kept}, indent=1) + "\n", "utf-8")
     write_section(ROOT / "README.md", "comparison table", "\n".join(section(kept)))
 
 
 def section(kept: Mapping[str, Any]) -> Iterator[str]:
     """The lines of the table and what lies below it."""
-    runs = list(dict.fromkeys(kept[name]["measured"] for name in BENCHMARKS if name in kept))
+    results = [result for name in BENCHMARKS for result in kept.get(name, {}).values()]
+    runs = sorted({result["measured"] for result in results})
     yield " | ".join(["", *COLUMNS.values(), "run", ""]).strip()
     yield "|---" * (len(COLUMNS) + 1) + "|"
-    for name in BENCHMARKS:
-        for row in kept[name]["rows"] if name in kept else ():
-            cells = [*(row[column] for column in COLUMNS), str(1 + runs.index(kept[name]["measured"]))]
+    for result in results:
+        for row in result["rows"]:
+            cells = [*(row[column] for column in COLUMNS), str(1 + runs.index(result["measured"]))]
             yield "| " + " | ".join(cells) + " |"
     yield ""
     yield "Runs, each with the same random weights and images on both sides, times as medians of turns:"
@@ -76,9 +78,15 @@ def section(kept: Mapping[str, Any]) -> Iterator[str]:
         yield f"Not measured yet: {', '.join(missing)} (in `tests/benchmarks/`)."
 
 
-@cache
 def machine() -> str:
-    """Where, and with which versions."""
+    """The kind of machine, as far as it decides what can be measured."""
+    bf16 = "with" if bf16_forward_pays("cpu") else "without"
+    return f"{torch.get_num_threads()} cores {bf16} bfloat16 ({platform.machine()})"
+
+
+@cache
+def versions() -> str:
+    """Of both sides."""
     peer = subprocess.run(
         [PEER, "-c", "from importlib.metadata import version as v; print(v('anomalib'), v('torch'))"],
         check=True,
@@ -86,11 +94,7 @@ def machine() -> str:
         text=True,
     ).stdout.split()
     ours = ", ".join(f"{name} {version(name)}" for name in OURS)
-    bf16 = "with" if bf16_forward_pays("cpu") else "without"
-    return (
-        f"on {torch.get_num_threads()} cores {bf16} bfloat16 ({platform.machine()}), Python "
-        f"{platform.python_version()}, {ours}; anomalib {peer[0]} on torch {peer[1]}."
-    )
+    return f"Python {platform.python_version()}, {ours}; anomalib {peer[0]} on torch {peer[1]}."
 
 
 if __name__ == "__main__":

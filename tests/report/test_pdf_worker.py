@@ -169,6 +169,8 @@ def test_quick_engine_looks_like_weasyprint_where_it_draws_in_fewer_steps(tmp_pa
         ("p:has(img) { top: 0 }", False),
         ("img[src^='asset:a'] { top: 0 }", False),
         ("@media print { p ~ q { top: 0 } }", False),
+        ("p { color: red; & ~ q { top: 0 } }", False),
+        ("p { color: red; em { top: 0 } } @import url(x.css);", False),
     ],
 )
 def test_elements_are_styled_alike_only_by_rules_that_see_no_more_of_them(rules: str, alike: bool) -> None:
