@@ -8,7 +8,6 @@ all rows out before their full distance is computed: what is found this way is e
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from explainvad.detection.matrix_products import fast_products
@@ -25,7 +24,6 @@ class LowerBound:
 
     def __init__(self, mean: Tensor, basis: Tensor) -> None:
         self.mean, self.basis = mean, basis  # (d,), (d, r), float32
-        self._with_room = F.pad(basis, (0, 1))  # for the last column; products of even width are faster, too
 
     @classmethod
     def fit(cls, rows: Tensor, dimension: int = DIMENSION, seed: int = 0) -> LowerBound:
@@ -46,7 +44,7 @@ class LowerBound:
         """Rows (N, d) in short: float32 (N, r + 1), V^T (x - mean) and ||r_x||."""
         short = rows.new_empty((len(rows), self.basis.shape[1] + 1), dtype=torch.float32)
         for part, out in zip(rows.split(AT_ONCE), short.split(AT_ONCE), strict=True):
-            x = part.to(torch.float32, copy=True).sub_(self.mean)
+            x = part.float() - self.mean
             with fast_products():
                 out[:, :-1] = x @ self.basis
             out[:, -1] = (

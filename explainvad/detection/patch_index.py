@@ -2,17 +2,19 @@
 
 Jégou, Douze & Schmid, "Product Quantization for Nearest Neighbor Search" (TPAMI 2011), as faiss has it (Douze et al.,
 "The Faiss library", 2024): rows are dealt to lists around centroids, and a query looks through the codes of few lists,
-in any bank of about as many rows: from 10^5 to 10^7 rows the time of a search grows to 2.7 times. The best candidates
-are then compared in full, so that distances are exact and only neighbours can be missed; how many are is measured.
+in any bank of about as many rows, so that the time of a search hardly grows with the bank. The best candidates are
+then compared in full: distances are exact and only neighbours can be missed; how many are is measured.
 
-Codes have 4 bits for each dimension (André, Kermarrec & Le Scouarnec, "Quicker ADC", TPAMI 2021). Of long rows, the
-stand-ins are coded (``lower_bound``), and choose which of the candidates are compared in full.
+Codes have 4 bits for each dimension of what a row differs by from its list's centroid (André, Kermarrec & Le Scouarnec,
+"Quicker ADC", TPAMI 2021). Of long rows, the stand-ins are coded (``lower_bound``), and choose which of the candidates
+are compared in full.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainvad.detection.lower_bound import DIMENSION, LowerBound
+from explainvad.detection.matrix_products import fast_products
 
 EXACT_ROWS = 100_000  # up to which a bank is searched exactly
 LEAST_ROWS = 2048  # below which it is in any case
@@ -29,13 +32,15 @@ MOST_LISTS = 1 << 14  # then they grow, so that finding the nearest ones takes n
 EACH_TRAINED = 64  # rows a list that its centroid is fitted to
 ROUNDS = 8  # of k-means
 LONG = 4 * DIMENSION  # dimensions from which rows are coded by their stand-ins
-# Rows looked through and candidates compared: the first that finds RECALL of the neighbours is taken, else the last
-EFFORTS = ((1 << 14, 128), (1 << 14, 256), (1 << 15, 256), (1 << 16, 256), (1 << 17, 256), (1 << 17, 512))
+# Rows looked through and candidates compared: the first that finds RECALL of the neighbours is taken, else the last.
+# Candidates come before rows: the more lists, the coarser faiss's 8 bits for distances within and between them.
+EFFORTS = tuple((1 << 13, count) for count in (32, 64, 128, 256)) + tuple((1 << more, 512) for more in (14, 15, 16, 17))
 RECALL = 0.99
 HELD_OUT = 512  # queries that choose the effort and measure it, half of them each
 TRUST = 0.99  # in stand-ins, which half precision rounds
 CACHED = 1 << 17  # elements of rows that are compared at a time: 512 KiB
 AT_ONCE = 1 << 21  # elements of rows, or of distances, that are held in float32 at a time
+LOOKED_AT = 1 << 12  # lists of all queries that are looked through at a time; each takes a table of some 5 KiB
 
 
 class PatchIndex:
@@ -122,7 +127,7 @@ class _Codes:
         lists = min(max(1, n // LIST_ROWS), MOST_LISTS)
         sample = torch.linspace(0, n - 1, min(n, max(lists * EACH_TRAINED, 1 << 14))).long()
         with _faiss() as faiss:
-            codes.index = faiss.index_factory(d, f"IVF{lists},PQ{d}x4fs")
+            codes.index = faiss.index_factory(d, f"IVF{lists},PQ{d}x4fsr")
             for clustering in (codes.index.cp, codes.index.pq.cp):
                 clustering.seed, clustering.niter = seed, ROUNDS
                 clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, 1 << 16
@@ -147,8 +152,7 @@ class _Codes:
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Distance and index (Q, k) of the nearest that the codes lead to; inf and -1 where there are fewer."""
         short = queries.contiguous() if self.bound is None else self.bound.of(queries)
-        with _faiss():
-            index = torch.from_numpy(self.index.search(short.numpy(), max(self.compared, 4 * k))[1])
+        index = torch.cat([self._candidates(part, k) for part in short.split(max(1, LOOKED_AT // self.index.nprobe))])
         distance = _apart(short, self.stand_ins, index, index >= 0)
         if self.bound is not None:
             # In full only where the stand-in is no farther than the k best ones are in full
@@ -156,6 +160,29 @@ class _Codes:
             limit = _apart(queries, self.bank, best, best >= 0).amax(1, keepdim=True)
             distance = _apart(queries, self.bank, index, TRUST * distance < limit)
         return _best(distance, index, k)
+
+    def _candidates(self, short: Tensor, k: int) -> Tensor:
+        """Indices (Q, compared) of the rows whose codes lie nearest, in the lists that lie nearest; -1 for none."""
+        # faiss would take twice as long to find the lists
+        with fast_products():
+            squared = torch.addmm(self._half_norm, short, self._centroids.T, alpha=-1)
+        squared, lists = squared.topk(self.index.nprobe, largest=False)
+        squared = (2 * squared + short.square().sum(1, keepdim=True)).clamp_min_(0)
+        count = max(self.compared, 4 * k)
+        with _faiss():
+            found = self.index.search_preassigned(short.numpy(), count, lists.numpy(), squared.numpy())
+        return torch.from_numpy(found[1])
+
+    @cached_property
+    def _centroids(self) -> Tensor:
+        """Of the lists, (lists, d), float32."""
+        with _faiss():
+            return torch.from_numpy(self.index.quantizer.reconstruct_n(0, self.index.nlist))
+
+    @cached_property
+    def _half_norm(self) -> Tensor:
+        """Half of the centroids' squared lengths, (lists,)."""
+        return self._centroids.square().sum(1) / 2
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Plain arrays."""

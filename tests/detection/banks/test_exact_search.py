@@ -203,9 +203,9 @@ def test_bounds_hold_however_they_are_rounded() -> None:
     """The computed bound of every pair stays below its true distance and the slack."""
     bank, queries = spectrum(0, ROWS, decay=2), spectrum(1, 100, decay=2)
     through = search(bank)
-    short, used = through._shortened(queries), through._half_norm.isfinite()
-    rows = through._short[used]
-    bound = torch.addmm(through._half_norm[used], short, rows.T, alpha=-1)
+    short = through._shortened(queries)
+    tiled = through._tiled[through._tiled[:, -1].isfinite()]
+    rows, bound = -tiled[:, :-1], torch.nn.functional.pad(short, (0, 1), value=1.0) @ tiled.T
     excess = 2 * bound + short.square().sum(1)[:, None] - apart(queries, bank).float().square()
     allowed = 2 * SLACK * (short.square().sum(1)[:, None] + rows.square().sum(1).max())
     assert (excess <= allowed).all()
