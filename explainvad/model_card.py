@@ -23,6 +23,7 @@ LIMITS = (
 )
 NO_SAM = "SAM refinement: not used, regions are cut by the calibrated threshold"
 NO_LANGUAGE_MODEL = "language model: not used, sentences are written from measured facts"
+NO_PROMPTS = "prompts: those of the configuration are not used, no scorer of this ensemble reads words"
 PACKAGES = (
     *("explainvad", "torch", "timm", "open-clip-torch", "faiss-cpu", "transformers"),
     *("numpy", "scipy", "scikit-image", "pillow", "weasyprint"),
@@ -52,6 +53,7 @@ def model_card(
         limits=LIMITS,
         fallbacks=(
             *missing,
+            *((NO_PROMPTS,) if config.prompts and not any("prompts" in scorer.facts for scorer in scorers) else ()),
             *((NO_SAM,) if config.regions.refine == "threshold" else ()),
             *((NO_LANGUAGE_MODEL,) if config.describer.use == "measured" else ()),
             *_raised_gamma(config.gamma, calibration),

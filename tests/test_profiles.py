@@ -20,6 +20,7 @@ from explainvad.detection.weights import WeightStore
 from explainvad.detection.weights_install import bring
 from explainvad.errors import UsageError, WeightsError
 from explainvad.lot import read_image, scan
+from explainvad.model_card import NO_PROMPTS
 
 SCORERS = [
     {"use": "patchcore", "backbone": CNN, "resolution": 64},
@@ -101,6 +102,13 @@ class TestFlow:
     def test_an_ensemble_without_clip_says_so(self, bank: Path) -> None:
         card = Inspector.load(bank, "cpu").card()
         assert "CLIP scorer: not used, it is not part of this ensemble" in card.fallbacks
+
+    def test_words_that_nothing_reads_are_named(self, ensemble: Path, bank: Path) -> None:
+        asked = custom(SCORERS[1], prompts={"object": "plate"})
+        for bundle, unread in ((bank, True), (ensemble, False)):
+            inspector = Inspector.load(bundle, "cpu")
+            assert (NO_PROMPTS in inspector.card(asked).fallbacks) is unread
+            assert NO_PROMPTS not in inspector.card().fallbacks
 
 
 class TestWeights:

@@ -34,7 +34,7 @@ class LowerBound:
         """
         sample = rows[torch.linspace(0, len(rows) - 1, min(SAMPLE, len(rows)), device=rows.device).long()].float()
         mean = sample.mean(0)
-        sample = sample - mean
+        sample -= mean  # it is a copy
         basis = torch.randn(rows.shape[1], dimension, generator=torch.Generator().manual_seed(seed)).to(sample)
         for _ in range(ITERATIONS):
             basis = torch.linalg.qr(sample.T @ (sample @ basis))[0]

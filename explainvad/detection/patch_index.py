@@ -31,7 +31,7 @@ LIST_ROWS = 1024  # in a list, on average, up to
 MOST_LISTS = 1 << 14  # then they grow, so that finding the nearest ones takes no longer either
 EACH_TRAINED = 64  # rows a list that its centroid is fitted to
 ROUNDS = 8  # of k-means
-LONG = 4 * DIMENSION  # dimensions from which rows are coded by their stand-ins
+LONG = 3 * DIMENSION  # dimensions from which rows are coded by their stand-ins
 # Rows looked through and candidates compared: the first that finds RECALL of the neighbours is taken, else the last.
 # Candidates come before rows: the more lists, the coarser faiss's 8 bits for distances within and between them.
 EFFORTS = tuple((1 << 13, count) for count in (32, 64, 128, 256)) + tuple((1 << more, 512) for more in (14, 15, 16, 17))

@@ -38,7 +38,7 @@ SIGMA = 4.0  # px of the working frame, blur of the map
 BLOCKS = 16  # of reference images that are resampled together
 MEMBERS = 16  # bootstrapped banks
 LARGEST = torch.finfo(torch.float16).max  # of features
-BATCH = 4  # views of reference images that go through the backbone together
+BATCH = 2  # views of reference images that go through the backbone together; more take memory, not less time
 
 
 class BankOptions(ScorerOptions):

@@ -98,19 +98,19 @@ def test_fitting_is_deterministic_and_depends_on_the_seed() -> None:
 
 @pytest.mark.parametrize("separate", [False, True])
 def test_images_are_read_once_and_few_of_them_held(separate: bool) -> None:
-    images = Read(30)
+    images = Read(31)
     bank = fitted(images, separate)
-    assert images.read == [1] * 30
+    assert images.read == [1] * 31
     assert images.alive <= 2 * patch_bank.BATCH
-    assert bank.extractor.batches == [4] * 7 + [2]  # type: ignore[attr-defined]
+    assert bank.extractor.batches == [2] * 15 + [1]  # type: ignore[attr-defined]
 
 
 def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, int, int]] = []
     bank = toy_bank(label="colours")
     bank.progress = lambda *what: told.append(what)
-    bank.fit(random_squares(6, seed=0), seed=0)
-    assert told == [("filling colours", 4, 6), ("filling colours", 6, 6)]
+    bank.fit(random_squares(3, seed=0), seed=0)
+    assert told == [("filling colours", 2, 3), ("filling colours", 3, 3)]
 
 
 def test_the_map_is_the_smoothed_distance_to_the_nearest_row() -> None:
