@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from explainvad.detection.lower_bound import DIMENSION, LowerBound
-from explainvad.detection.matrix_products import fast_products
 
 EXACT_ROWS = 100_000  # up to which a bank is searched exactly
 LEAST_ROWS = 2048  # below which it is in any case
@@ -34,13 +32,20 @@ ROUNDS = 8  # of k-means
 LONG = 3 * DIMENSION  # dimensions from which rows are coded by their stand-ins
 # Rows looked through and candidates compared: the first that finds RECALL of the neighbours is taken, else the last.
 # Candidates come before rows: the more lists, the coarser faiss's 8 bits for distances within and between them.
-EFFORTS = tuple((1 << 13, count) for count in (32, 64, 128, 256)) + tuple((1 << more, 512) for more in (14, 15, 16, 17))
+EFFORTS = (
+    *((1 << 12, 32), (1 << 13, 32), (1 << 13, 64), (1 << 13, 128), (1 << 13, 256)),
+    *((1 << 14, 512), (1 << 15, 512), (1 << 16, 512), (1 << 17, 512)),
+)
 RECALL = 0.99
 HELD_OUT = 512  # queries that choose the effort and measure it, half of them each
 TRUST = 0.99  # in stand-ins, which half precision rounds
 CACHED = 1 << 17  # elements of rows that are compared at a time: 512 KiB
 AT_ONCE = 1 << 21  # elements of rows, or of distances, that are held in float32 at a time
-LOOKED_AT = 1 << 12  # lists of all queries that are looked through at a time; each takes a table of some 5 KiB
+LOOKED_AT = 1 << 13  # lists of all queries that are looked through at a time; each takes a table of some 5 KiB
+MANY_LISTS = (
+    1 << 10
+)  # beyond, lists are in groups, GROUPS times the root of their number, and PROBED groups are looked at
+GROUPS, PROBED = 2, 20
 
 
 class PatchIndex:
@@ -127,8 +132,9 @@ class _Codes:
         lists = min(max(1, n // LIST_ROWS), MOST_LISTS)
         sample = torch.linspace(0, n - 1, min(n, max(lists * EACH_TRAINED, 1 << 14))).long()
         with _faiss() as faiss:
-            codes.index = faiss.index_factory(d, f"IVF{lists},PQ{d}x4fsr")
-            for clustering in (codes.index.cp, codes.index.pq.cp):
+            codes.index = _empty_index(faiss, d, lists)
+            quantiser = faiss.downcast_index(codes.index.quantizer)
+            for clustering in (codes.index.cp, codes.index.pq.cp, *([quantiser.cp] if lists > MANY_LISTS else [])):
                 clustering.seed, clustering.niter = seed, ROUNDS
                 clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, 1 << 16
             codes.index.train(codes.stand_ins[sample].float().numpy())
@@ -152,7 +158,13 @@ class _Codes:
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Distance and index (Q, k) of the nearest that the codes lead to; inf and -1 where there are fewer."""
         short = queries.contiguous() if self.bound is None else self.bound.of(queries)
-        index = torch.cat([self._candidates(part, k) for part in short.split(max(1, LOOKED_AT // self.index.nprobe))])
+        count = max(self.compared, 4 * k)
+        with _faiss():
+            parts = [
+                self.index.search(part.numpy(), count)[1]
+                for part in short.split(max(1, LOOKED_AT // self.index.nprobe))
+            ]
+        index = torch.from_numpy(np.concatenate(parts))
         distance = _apart(short, self.stand_ins, index, index >= 0)
         if self.bound is not None:
             # In full only where the stand-in is no farther than the k best ones are in full
@@ -160,29 +172,6 @@ class _Codes:
             limit = _apart(queries, self.bank, best, best >= 0).amax(1, keepdim=True)
             distance = _apart(queries, self.bank, index, TRUST * distance < limit)
         return _best(distance, index, k)
-
-    def _candidates(self, short: Tensor, k: int) -> Tensor:
-        """Indices (Q, compared) of the rows whose codes lie nearest, in the lists that lie nearest; -1 for none."""
-        # faiss would take twice as long to find the lists
-        with fast_products():
-            squared = torch.addmm(self._half_norm, short, self._centroids.T, alpha=-1)
-        squared, lists = squared.topk(self.index.nprobe, largest=False)
-        squared = (2 * squared + short.square().sum(1, keepdim=True)).clamp_min_(0)
-        count = max(self.compared, 4 * k)
-        with _faiss():
-            found = self.index.search_preassigned(short.numpy(), count, lists.numpy(), squared.numpy())
-        return torch.from_numpy(found[1])
-
-    @cached_property
-    def _centroids(self) -> Tensor:
-        """Of the lists, (lists, d), float32."""
-        with _faiss():
-            return torch.from_numpy(self.index.quantizer.reconstruct_n(0, self.index.nlist))
-
-    @cached_property
-    def _half_norm(self) -> Tensor:
-        """Half of the centroids' squared lengths, (lists,)."""
-        return self._centroids.square().sum(1) / 2
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Plain arrays."""
@@ -203,6 +192,19 @@ class _Codes:
         with _faiss() as faiss:
             codes.index = faiss.deserialize_index(arrays["codes"])
         return codes
+
+
+def _empty_index(faiss: Any, d: int, lists: int) -> Any:
+    """Lists around centroids, and 4 bits for each dimension of what a row differs by from its own."""
+    if lists <= MANY_LISTS:
+        return faiss.index_factory(d, f"IVF{lists},PQ{d}x4fsr")
+    groups = round(GROUPS * lists**0.5)
+    index = faiss.index_factory(d, f"IVF{lists}(IVF{groups},Flat),PQ{d}x4fsr")
+    index.quantizer_trains_alone = "\2"  # on the centroids, once they are found
+    quantiser = faiss.downcast_index(index.quantizer)
+    quantiser.nprobe = PROBED
+    quantiser.set_direct_map_type(faiss.DirectMap.Array)  # a list's centroid is asked for by its number
+    return index
 
 
 def _exhaustive(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:

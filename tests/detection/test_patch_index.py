@@ -36,12 +36,16 @@ def brute_force(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return distance[:, :k], index[:, :k]
 
 
-@pytest.fixture(scope="module", params=[24, LONG])
+@pytest.fixture(scope="module", params=[(24, 1 << 10), (24, 10), (LONG, 1 << 10), (LONG, 10)])
 def quantised(request: pytest.FixtureRequest) -> PatchIndex:
+    """Of short and long rows, in lists without and with groups of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(patch_index, "LEAST_ROWS", 500)
         patch.setattr(patch_index, "LIST_ROWS", 100)
-        return PatchIndex(rows(ROWS, request.param, 1).half(), quantised=True)
+        patch.setattr(patch_index, "PROBED", 5)  # of 11 groups
+        d, many = request.param
+        patch.setattr(patch_index, "MANY_LISTS", many)
+        return PatchIndex(rows(ROWS, d, 1).half(), quantised=True)
 
 
 def queries_for(index: PatchIndex, count: int = 200) -> Tensor:
