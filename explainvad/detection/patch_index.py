@@ -167,10 +167,12 @@ class _Codes:
         index = torch.from_numpy(np.concatenate(parts))
         distance = _apart(short, self.stand_ins, index, index >= 0)
         if self.bound is not None:
-            # In full only where the stand-in is no farther than the k best ones are in full
-            best = _best(distance, index, k)[1]
-            limit = _apart(queries, self.bank, best, best >= 0).amax(1, keepdim=True)
-            distance = _apart(queries, self.bank, index, TRUST * distance < limit)
+            # In full the k best ones, and others only where the stand-in is no farther than those are in full
+            place = distance.topk(k, largest=False)[1]
+            best = index.gather(1, place)
+            whole = _apart(queries, self.bank, best, best >= 0)
+            others = (TRUST * distance < whole.amax(1, keepdim=True)).scatter_(1, place, False)
+            distance = _apart(queries, self.bank, index, others).scatter_(1, place, whole)
         return _best(distance, index, k)
 
     def state(self) -> dict[str, NDArray[Any]]:

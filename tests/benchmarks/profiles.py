@@ -98,22 +98,24 @@ def standard(bf16: bool = False) -> list[dict[str, str]]:
 
 
 def edge() -> list[dict[str, str]]:
-    """Time an image of the edge profile, and the size of bundle and weights."""
+    """Time an image of the edge profile with a full bank, and the size of bundle and weights."""
+    watch = Stopwatch((FrozenBackbone, "forward"))
     with tempfile.TemporaryDirectory() as folder:
         references = Path(folder) / "reference"
-        write_pictures(references, 60)
+        write_pictures(references, 220)
         member = {"use": "edge-bank", "backbone": MOBILE}
         inspector = Inspector.fit(references, config=config(member, backbones={"precision": "fp32"}))
         bundle = inspector.save(Path(folder) / "edge.evad")
         size = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()) / 1e6
         entry = CATALOGUE[MOBILE.partition(":")[0]]
-        times = []
+        times, forward = [], []
         for n in range(3 * RUNS):
-            seen, started = image(100 + n, 256), time.perf_counter()
+            seen, watch.seconds, started = image(1000 + n, 256), 0.0, time.perf_counter()
             inspector.ensemble.score(seen)
             times.append(time.perf_counter() - started)
-    ours = f"{1e3 * median(times):.0f} ms an image; bundle {size:.1f} MB, weights {entry.megabytes} MB"
-    return [{"work": "`edge`, 256 px, fp32", "ours": ours, "peer": "-", "shown": "aim: under 60 ms, under 40 MB"}]
+            forward.append(watch.seconds)
+    ours = f"{1e3 * median(times):.0f} ms an image, {1e3 * median(forward):.0f} of them the network's; bundle {size:.1f} MB, weights {entry.megabytes} MB"
+    return [{"work": "`edge`, 256 px, fp32, 8,192 rows", "ours": ours, "peer": "-", "shown": "aim: under 60 ms, under 40 MB"}]
 
 
 def memory() -> list[dict[str, str]]:
