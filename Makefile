@@ -22,9 +22,9 @@ test-thorough: APT_PACKAGES += $(TEST_PACKAGES)
 test-thorough: $(VENV)/ready .system
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --thorough
 
-# Part of `make test` too: executes the notebooks, and asserts that their conclusions agree with their numbers
+# Executes the notebooks, and asserts that their conclusions agree with their numbers; `make test` does for the shorter ones
 notebooks: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/test_notebooks.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --thorough tests/test_notebooks.py -k test_a_notebook
 	@echo "Executed: $(CURDIR)/build/notebooks"
 
 check: $(VENV)/ready

@@ -26,6 +26,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 EXECUTED = FOLDER.parent / "build" / "notebooks"
 EXPERIMENTS = ("attention", "identity_mapping", "hybrid", "edge", "pretraining", "zero_shot")
 NAMES = ("calibration", "uncertainty", "lot_statistics", "drift", "localized_explanation", *EXPERIMENTS)
+LONG = {"hybrid", "edge", "pretraining"}  # they fit most models
 COMPARED = re.compile(r"a difference of ([+-][\d.]+) \[([+-][\d.]+), ([+-][\d.]+)\]: \*\*(.+)\*\*\.")
 
 
@@ -107,7 +108,7 @@ def test_a_notebook_keeps_no_results_and_has_one_parameter(name: str) -> None:
     assert "\nassert " in notebook.cells[-1].source
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.thorough) if n in LONG else n for n in NAMES])
 def test_a_notebook_runs_and_explains_its_figures(name: str) -> None:
     notebook = executed(name)
     EXECUTED.mkdir(parents=True, exist_ok=True)
