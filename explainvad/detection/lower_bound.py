@@ -16,7 +16,7 @@ DIMENSION = 64  # of the basis, unless told otherwise; multiples of 16 suit the 
 SLACK = 1e-5  # of the squared norm: what rounding may add to a bound
 SAMPLE = 4096  # rows that the basis is fitted to
 ITERATIONS = 3  # of the subspace; any orthonormal basis gives a valid bound, a good one a tight bound
-AT_ONCE = 1024  # rows, which are widened, about 6 MiB
+AT_ONCE = 1024  # rows, which are widened and centred, 6 MiB each where they are long
 
 
 class LowerBound:

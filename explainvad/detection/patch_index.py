@@ -130,11 +130,7 @@ class _Codes:
         lists = min(max(1, n // LIST_ROWS), MOST_LISTS)
         sample = torch.linspace(0, n - 1, min(n, max(lists * EACH_TRAINED, 1 << 14))).long()
         with _faiss() as faiss:
-            codes.index = _empty_index(faiss, d, lists)
-            quantiser = faiss.downcast_index(codes.index.quantizer)
-            for clustering in (codes.index.cp, codes.index.pq.cp, *([quantiser.cp] if lists > MANY_LISTS else [])):
-                clustering.seed, clustering.niter = seed, ROUNDS
-                clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, 1 << 16
+            codes.index = _empty_index(faiss, d, lists, seed)
             codes.index.train(codes.stand_ins[sample].float().numpy())
             for part in codes.stand_ins.split(AT_ONCE // d):
                 codes.index.add(part.float().numpy())
@@ -194,16 +190,20 @@ class _Codes:
         return codes
 
 
-def _empty_index(faiss: Any, d: int, lists: int) -> Any:
-    """Lists around centroids, and 4 bits for each dimension of what a row differs by from its own."""
-    if lists <= MANY_LISTS:
-        return faiss.index_factory(d, f"IVF{lists},PQ{d}x4fsr")
-    groups = round(GROUPS * lists**0.5)
-    index = faiss.index_factory(d, f"IVF{lists}(IVF{groups},Flat),PQ{d}x4fsr")
-    index.quantizer_trains_alone = "\2"  # on the centroids, once they are found
-    quantiser = faiss.downcast_index(index.quantizer)
-    quantiser.nprobe = PROBED
-    quantiser.set_direct_map_type(faiss.DirectMap.Array)  # a list's centroid is asked for by its number
+def _empty_index(faiss: Any, d: int, lists: int, seed: int) -> Any:
+    """Lists around centroids, and 4 bits for each dimension of what a row differs by from its own; to be trained."""
+    groups = round(GROUPS * lists**0.5) if lists > MANY_LISTS else 0
+    index = faiss.index_factory(d, f"IVF{lists}{f'(IVF{groups},Flat)' if groups else ''},PQ{d}x4fsr")
+    clusterings = [index.cp, index.pq.cp]
+    if groups:
+        index.quantizer_trains_alone = "\2"  # on the centroids, once they are found
+        quantiser = faiss.downcast_index(index.quantizer)
+        quantiser.nprobe = PROBED
+        quantiser.set_direct_map_type(faiss.DirectMap.Array)  # a list's centroid is asked for by its number
+        clusterings.append(quantiser.cp)
+    for clustering in clusterings:
+        clustering.seed, clustering.niter = seed, ROUNDS
+        clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, 1 << 16
     return index
 
 

@@ -107,6 +107,8 @@ def edge() -> list[dict[str, str]]:
         inspector = Inspector.fit(references, config=config(member, backbones={"precision": "fp32"}))
         bundle = inspector.save(Path(folder) / "edge.evad")
         size = sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file()) / 1e6
+        (scorer,) = inspector.ensemble.scorers
+        rows = len(scorer.arrays["bank"])
         entry = CATALOGUE[MOBILE.partition(":")[0]]
         times, forward = [], []
         for n in range(3 * RUNS):
@@ -117,8 +119,8 @@ def edge() -> list[dict[str, str]]:
     took, of_network = (1e3 * median(seconds) for seconds in (times, forward))
     sizes = f"bundle {size:.1f} MB, weights {entry.megabytes} MB"
     ours = f"{took:.0f} ms an image, {of_network:.0f} of them the network's; {sizes}"
-    work, aim = "`edge`, 256 px, fp32, 8,192 rows", "aim: under 60 ms, under 40 MB"
-    return [{"work": work, "ours": ours, "peer": "-", "shown": aim}]
+    work = f"`edge`, 256 px, fp32, {rows:,} rows"
+    return [{"work": work, "ours": ours, "peer": "-", "shown": "aim: under 60 ms, under 40 MB"}]
 
 
 def memory() -> list[dict[str, str]]:

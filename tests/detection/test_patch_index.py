@@ -182,6 +182,34 @@ def test_rows_that_few_lists_hold_are_found_all_the_same(monkeypatch: pytest.Mon
     torch.testing.assert_close(distance.double(), exact[0], rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize(("count", "groups"), [(30, 0), (31, 11)])
+def test_more_lists_are_in_groups(count: int, groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is looked at of them decides: with one group fewer of the nearest rows are found than with all."""
+    import faiss
+
+    monkeypatch.setattr(patch_index, "MANY_LISTS", 30)
+    index = PatchIndex(rows(100 * count, 24, 1).half(), quantised=True)
+    assert index._codes is not None
+    quantiser = faiss.downcast_index(index._codes.index.quantizer)
+    assert getattr(quantiser, "nlist", 0) == groups
+    if groups:
+        index._codes.index.nprobe = 4
+        queries = queries_for(index)
+        exact = brute_force(queries, index.bank, 1)[1]
+        found = []
+        for quantiser.nprobe in (1, groups):
+            found.append(float((index.search(queries)[1] == exact).float().mean()))
+        assert found[0] < found[1]
+
+
+def test_many_queries_are_searched_in_parts(quantised: PatchIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = queries_for(quantised)
+    whole = quantised.search(queries, 3)
+    monkeypatch.setattr(patch_index, "LOOKED_AT", 37)
+    for got, want in zip(quantised.search(queries, 3), whole, strict=True):
+        assert torch.equal(got, want)
+
+
 def test_a_query_far_from_all_is_compared_too(quantised: PatchIndex) -> None:
     far = queries_for(quantised, 5) + 300
     distance, index = quantised.search(far)
@@ -209,7 +237,9 @@ def test_state_of_an_exact_one_is_the_bank() -> None:
     assert list(arrays) == ["bank"] and torch.equal(again.bank, index.bank) and not again.quantised
 
 
-def test_the_same_seed_gives_the_same_bytes() -> None:
+@pytest.mark.parametrize("many", [1 << 10, 3])
+def test_the_same_seed_gives_the_same_bytes(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_index, "MANY_LISTS", many)
     bank = rows(1000, LONG, 1).half()
 
     def arrays(seed: int) -> dict[str, bytes]:
